@@ -1,0 +1,21 @@
+"""What is an LCAO operator made of? Bases, pairs of atoms, blocks over pairs, and the system that holds them."""
+
+from ase_hybridham.system.basis import AtomBasis, Basis, GaussianRadial, Shell
+from ase_hybridham.system.blocks import PairBlocks
+from ase_hybridham.system.lcao import LCAOSystem, SpinKind
+from ase_hybridham.system.orbitals import ORBITAL_ORDERS, convert_orbitals, orbital_order
+from ase_hybridham.system.pairs import PairList
+
+__all__ = [
+    "ORBITAL_ORDERS",
+    "AtomBasis",
+    "Basis",
+    "GaussianRadial",
+    "LCAOSystem",
+    "PairBlocks",
+    "PairList",
+    "Shell",
+    "SpinKind",
+    "convert_orbitals",
+    "orbital_order",
+]

@@ -1,0 +1,234 @@
+"""Directed pairs of atoms within a range, for any periodicity.
+
+Pair p connects atom i in cell 0 with atom j in the cell at R (three integers); its vector
+is r_j + R.A - r_i. Order: the self pairs (i, i, 0) of all atoms first, then ascending
+(i, j, R). Every pair has its reverse (j, i, -R) in the list.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from ase import Atoms
+from ase.geometry import complete_cell
+from numpy.typing import ArrayLike, NDArray
+from vesin import NeighborList
+
+__all__ = ["PairList"]
+
+# A pair at exactly the cutoff must not be there in one direction only because of rounding.
+CUTOFF_MARGIN = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class PairList:
+    """The pairs of a structure.
+
+    Parameters
+    ----------
+    numbers : array, shape (n_atoms,)
+        Atomic numbers.
+    i, j : arrays of int, shape (n_pairs,)
+        Atoms of each pair.
+    shifts : array of int, shape (n_pairs, 3)
+        Lattice shift R of atom j.
+    vectors : array, shape (n_pairs, 3)
+        r_j + R.A - r_i in angstrom.
+    reverse : array of int, shape (n_pairs,)
+        Index of (j, i, -R).
+
+    Use `from_atoms` or `from_indices`, which order and check.
+    """
+
+    numbers: NDArray[np.int64]
+    i: NDArray[np.int64]
+    j: NDArray[np.int64]
+    shifts: NDArray[np.int64]
+    vectors: NDArray[np.float64]
+    reverse: NDArray[np.int64]
+
+    @classmethod
+    def from_atoms(cls, atoms: Atoms, cutoff: float | Mapping[int, float]) -> "PairList":
+        """All pairs within a range.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms
+            Any pbc; positions may lie outside the cell.
+        cutoff : float or mapping
+            Largest distance in angstrom; or atomic number -> radius, then a pair reaches to the sum of two radii.
+
+        Raises
+        ------
+        ValueError
+            If the cutoff is not a positive number, or an element has no radius.
+        """
+        numbers = atoms.get_atomic_numbers()
+        if isinstance(cutoff, Mapping):
+            lacking = sorted(set(numbers.tolist()) - set(cutoff))
+            if lacking:
+                raise ValueError(f"cutoff: no radius for atomic number {lacking[0]}")
+            radii = np.array([cutoff[int(z)] for z in numbers], dtype=float)
+        else:
+            radii = np.full(len(atoms), 0.5 * float(cutoff))
+        if not (np.isfinite(radii).all() and (radii > 0).all()):
+            raise ValueError(f"cutoff: expected a positive number of angstrom, got {cutoff}")
+        i, j, shifts = _neighbors(atoms, 2.0 * radii.max() * (1 + CUTOFF_MARGIN)) if len(atoms) else _no_pairs()
+        vectors = pair_vectors(atoms, i, j, shifts)
+        distances = np.linalg.norm(vectors, axis=1)
+        reverse = _reverse_index(i, j, shifts, len(atoms))
+        near = distances <= radii[i] + radii[j]
+        keep = (near | near[reverse]) & (reverse >= 0)
+        return cls.from_indices(atoms, i[keep], j[keep], shifts[keep])
+
+    @classmethod
+    def from_indices(cls, atoms: Atoms, i: ArrayLike, j: ArrayLike, shifts: ArrayLike) -> "PairList":
+        """The pair list of given pairs in any order; self pairs that are lacking are added.
+
+        Raises
+        ------
+        ValueError
+            If a pair stands twice, lacks its reverse, or names an atom that is not there.
+        """
+        pairs, _ = cls.sorted_from_indices(atoms, i, j, shifts)
+        return pairs
+
+    @classmethod
+    def sorted_from_indices(
+        cls, atoms: Atoms, i: ArrayLike, j: ArrayLike, shifts: ArrayLike
+    ) -> tuple["PairList", NDArray[np.int64]]:
+        """The pair list of given pairs, and where each given pair went.
+
+        Returns
+        -------
+        pairs : PairList
+        position : array of int, shape (n_given,)
+            Row of `pairs` that holds each given pair.
+        """
+        n_atoms = len(atoms)
+        given_i, given_j = np.asarray(i, dtype=np.int64).ravel(), np.asarray(j, dtype=np.int64).ravel()
+        given_r = np.asarray(shifts, dtype=np.int64).reshape(-1, 3)
+        n_given = len(given_i)
+        if n_given and (min(given_i.min(), given_j.min()) < 0 or max(given_i.max(), given_j.max()) >= n_atoms):
+            raise ValueError(f"pairs: expected atoms 0 to {n_atoms - 1}, got {given_i.min()} to {given_i.max()}")
+        is_self = (given_i == given_j) & ~given_r.any(axis=1)
+        lacking = np.setdiff1d(np.arange(n_atoms), given_i[is_self])
+        all_i, all_j = np.concatenate([given_i, lacking]), np.concatenate([given_j, lacking])
+        all_r = np.concatenate([given_r, np.zeros((len(lacking), 3), dtype=np.int64)])
+        hopping = ~np.concatenate([is_self, np.ones(len(lacking), dtype=bool)])
+        order = np.lexsort((all_r[:, 2], all_r[:, 1], all_r[:, 0], all_j, all_i, hopping))
+        all_i, all_j, all_r = all_i[order], all_j[order], all_r[order]
+        same = (np.diff(all_i) == 0) & (np.diff(all_j) == 0) & ~np.diff(all_r, axis=0).any(axis=1)
+        if same.any():
+            p = int(np.flatnonzero(same)[0])
+            raise ValueError(f"pair {_name(all_i, all_j, all_r, p)}: stands twice")
+        reverse = _reverse_index(all_i, all_j, all_r, n_atoms)
+        if (reverse < 0).any():
+            p = int(np.flatnonzero(reverse < 0)[0])
+            raise ValueError(f"pair {_name(all_i, all_j, all_r, p)}: its reverse is missing")
+        position = np.empty(len(order), dtype=np.int64)
+        position[order] = np.arange(len(order))
+        vectors = pair_vectors(atoms, all_i, all_j, all_r)
+        pairs = cls(atoms.get_atomic_numbers().astype(np.int64), all_i, all_j, all_r, vectors, reverse)
+        return pairs, position[:n_given]
+
+    def __len__(self) -> int:
+        return len(self.i)
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms, which is the number of self pairs."""
+        return len(self.numbers)
+
+    @property
+    def n_hoppings(self) -> int:
+        """Number of pairs that are not self pairs."""
+        return len(self) - self.n_atoms
+
+    @property
+    def onsite(self) -> slice:
+        """Rows of the self pairs; pair n is atom n with itself."""
+        return slice(0, self.n_atoms)
+
+    @property
+    def hopping(self) -> slice:
+        """Rows of all other pairs."""
+        return slice(self.n_atoms, len(self))
+
+    @cached_property
+    def distances(self) -> NDArray[np.float64]:
+        """Lengths of the vectors, angstrom."""
+        return np.linalg.norm(self.vectors, axis=1)
+
+    @cached_property
+    def element_groups(self) -> dict[tuple[int, int], NDArray[np.int64]]:
+        """(atomic number of i, of j) -> rows of the pairs of those elements, ascending."""
+        code = self.numbers[self.i] * 1000 + self.numbers[self.j]
+        return {(int(c) // 1000, int(c) % 1000): np.flatnonzero(code == c) for c in np.unique(code)}
+
+    def find(self, other: "PairList") -> NDArray[np.int64]:
+        """Row in this list of every pair of `other`, shape (len(other),); -1 where it is not there."""
+        both = np.concatenate([_keys(self), _keys(other)])
+        _, index = np.unique(both, axis=0, return_inverse=True)
+        index = index.ravel()
+        row = np.full(len(both), -1, dtype=np.int64)
+        row[index[: len(self)]] = np.arange(len(self))
+        return row[index[len(self) :]]
+
+    def same_pairs(self, other: "PairList") -> bool:
+        """Whether both lists hold the same pairs of the same elements."""
+        return (
+            len(self) == len(other)
+            and np.array_equal(self.numbers, other.numbers)
+            and np.array_equal(_keys(self), _keys(other))
+        )
+
+
+def pair_vectors(atoms: Atoms, i: NDArray, j: NDArray, shifts: NDArray) -> NDArray[np.float64]:
+    """r_j + R.A - r_i in angstrom, shape (n_pairs, 3)."""
+    positions = atoms.get_positions()
+    return positions[j] - positions[i] + shifts @ atoms.cell.array
+
+
+def _keys(pairs: PairList) -> NDArray[np.int64]:
+    return np.column_stack([pairs.i, pairs.j, pairs.shifts])
+
+
+def _name(i: NDArray, j: NDArray, shifts: NDArray, p: int) -> str:
+    return f"({i[p]}, {j[p]}, R={shifts[p].tolist()})"
+
+
+def _no_pairs() -> tuple[NDArray, NDArray, NDArray]:
+    return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 3), np.int64)
+
+
+def _neighbors(atoms: Atoms, cutoff: float) -> tuple[NDArray, NDArray, NDArray]:
+    """i, j, R of all pairs within the cutoff, without self pairs."""
+    box = complete_cell(atoms.cell.array)
+    periodic = np.asarray(atoms.pbc) & atoms.cell.array.any(axis=1)
+    search = NeighborList(cutoff=cutoff, full_list=True)
+    i, j, shifts = search.compute(points=atoms.get_positions(), box=box, periodic=periodic, quantities="ijS")
+    return i.astype(np.int64), j.astype(np.int64), np.asarray(shifts).astype(np.int64).reshape(-1, 3)
+
+
+def _reverse_index(i: NDArray, j: NDArray, shifts: NDArray, n_atoms: int) -> NDArray[np.int64]:
+    """Row of (j, i, -R) for every pair, -1 where it is missing."""
+    if not len(i):
+        return np.empty(0, np.int64)
+    low = shifts.min() if len(shifts) else 0
+    reach = int(max(shifts.max(), -low)) + 1
+    base = 2 * reach + 1
+
+    def encode(a: NDArray, b: NDArray, r: NDArray) -> NDArray[np.int64]:
+        code = a * n_atoms + b
+        for axis in range(3):
+            code = code * base + r[:, axis] + reach
+        return code
+
+    forward = encode(i, j, shifts)
+    backward = encode(j, i, -shifts)
+    order = np.argsort(forward, kind="stable")
+    place = np.searchsorted(forward, backward, sorter=order).clip(max=len(i) - 1)
+    row = order[place]
+    return np.where(forward[row] == backward, row, -1)
