@@ -1,1 +1,49 @@
-"""(filled below)"""
+"""What does a person type? One file a command: parse, call, print; heavy imports inside the command."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from ase_hybridham.errors import HybridHamError
+
+__all__ = ["main"]
+
+# command -> first line of its help; the module of the same name has add_arguments(parser) and run(args)
+COMMANDS = {
+    "dft": "run DFT on structures and store H and S in a data set",
+    "convert": "other programs' files to a data set",
+    "info": "what a data set or a checkpoint holds",
+    "train": "train both stages on a data set",
+    "evaluate": "errors of a checkpoint on a data set, in meV",
+    "bands": "band structure of a checkpoint, a data set or another program's files",
+    "demo": "real DFT data, training and a band plot in minutes",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status of one command line: 0 done, 1 a check failed, 2 bad input."""
+    parser = argparse.ArgumentParser(
+        prog="hybridham", description="Atoms in, electronic structure out, no SCF.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        module = import_module(f"ase_hybridham.cli.{name}")
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args) or 0)
+    except (HybridHamError, ValueError, OSError, ImportError) as error:
+        print(f"hybridham {args.command}: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"hybridham {args.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())

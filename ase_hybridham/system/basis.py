@@ -7,6 +7,7 @@ Condon-Shortley sign (l = 1: y, z, x); see `system.orbitals` for other programs'
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ class AtomBasis:
     def slices(self) -> tuple[slice, ...]:
         """Orbitals of every shell."""
         ends = np.cumsum([0, *(shell.size for shell in self.shells)])
-        return tuple(slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
+        return tuple(slice(int(a), int(b)) for a, b in pairwise(ends))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from ase_hybridham.system.basis import Basis
 from ase_hybridham.system.pairs import PairList
@@ -45,7 +45,7 @@ class PairBlocks:
             )
 
     @classmethod
-    def zeros(cls, pairs: PairList, basis: Basis, *, spinor: bool = False, dtype: type = np.float64) -> "PairBlocks":
+    def zeros(cls, pairs: PairList, basis: Basis, *, spinor: bool = False, dtype: DTypeLike = np.float64) -> "PairBlocks":
         """Blocks of zeros."""
         n_values = _offsets(pairs, basis, spinor)[-1]
         return cls(pairs, basis, np.zeros(n_values, dtype=dtype), spinor)
@@ -67,7 +67,7 @@ class PairBlocks:
             (atomic number of i, of j) -> array, shape (n_pairs_of_these, n_i, n_j), in the order of
             `pairs.element_groups`.
         """
-        dtype = np.result_type(*groups.values()) if groups else np.float64
+        dtype = np.result_type(*groups.values()) if groups else np.dtype(np.float64)
         blocks = cls.zeros(pairs, basis, spinor=spinor, dtype=dtype)
         for elements, rows in pairs.element_groups.items():
             blocks.values[blocks.index(rows)] = groups[elements]
@@ -130,7 +130,7 @@ class PairBlocks:
 
     def on_pairs(self, pairs: PairList) -> "PairBlocks":
         """The blocks of another pair list: zero where this one lacks a pair, dropped where only this one has it."""
-        out = PairBlocks.zeros(pairs, self.basis, spinor=self.spinor, dtype=self.values.dtype.type)
+        out = PairBlocks.zeros(pairs, self.basis, spinor=self.spinor, dtype=self.values.dtype)
         source = self.pairs.find(pairs)
         for rows in pairs.element_groups.values():
             known = rows[source[rows] >= 0]
