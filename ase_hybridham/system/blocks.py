@@ -45,7 +45,9 @@ class PairBlocks:
             )
 
     @classmethod
-    def zeros(cls, pairs: PairList, basis: Basis, *, spinor: bool = False, dtype: DTypeLike = np.float64) -> "PairBlocks":
+    def zeros(
+        cls, pairs: PairList, basis: Basis, *, spinor: bool = False, dtype: DTypeLike = np.float64
+    ) -> "PairBlocks":
         """Blocks of zeros."""
         n_values = _offsets(pairs, basis, spinor)[-1]
         return cls(pairs, basis, np.zeros(n_values, dtype=dtype), spinor)
