@@ -6,7 +6,7 @@ Signs are e3nn's `wigner_3j` (0.5 and later) for orbitals m = -l .. l. Letters: 
 m order of L.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from math import factorial, sqrt
@@ -92,18 +92,52 @@ class Part:
     start: int
 
     @property
+    def degree(self) -> int:
+        """Degree of the representation it turns with: L."""
+        return self.L
+
+    @property
     def natural(self) -> bool:
-        """Whether its parity is (-1)^L, that is l1+l2+L even."""
-        return (self.l1 + self.l2 + self.L) % 2 == 0
+        """Whether its parity (-1)^(l1+l2) is (-1)^degree."""
+        return (self.l1 + self.l2 + self.degree) % 2 == 0
 
     @property
     def components(self) -> slice:
-        """Its 2L+1 components."""
-        return slice(self.start, self.start + 2 * self.L + 1)
+        """Its 2 degree + 1 components."""
+        return slice(self.start, self.start + 2 * self.degree + 1)
+
+
+class ComponentTable:
+    """What is known of every component of a direct sum, from the list of its parts."""
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The parts, in the order of their components."""
+        raise NotImplementedError
+
+    @cached_property
+    def part_of(self) -> NDArray[np.int64]:
+        """Position in `parts` of every component, shape (size,)."""
+        return np.repeat(np.arange(len(self.parts)), [2 * part.degree + 1 for part in self.parts])
+
+    @cached_property
+    def degree(self) -> NDArray[np.int64]:
+        """Degree of the part of every component, shape (size,)."""
+        return np.array([part.degree for part in self.parts])[self.part_of]
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """m of every component, shape (size,)."""
+        return np.concatenate([np.arange(-part.degree, part.degree + 1) for part in self.parts])
+
+    @cached_property
+    def natural(self) -> NDArray[np.bool_]:
+        """Whether the part of a component has the parity (-1)^degree, shape (size,)."""
+        return np.array([part.natural for part in self.parts])[self.part_of]
 
 
 @dataclass(frozen=True)
-class DirectSum:
+class DirectSum(ComponentTable):
     """Direct sum of the blocks between two atoms: shell pairs in row order, and for each L ascending.
 
     Parameters
@@ -151,26 +185,6 @@ class DirectSum:
         out = tensor.reshape(self.size, self.size)
         out.flags.writeable = False
         return out
-
-    @cached_property
-    def part_of(self) -> NDArray[np.int64]:
-        """Position in `parts` of every component, shape (size,)."""
-        return np.repeat(np.arange(len(self.parts)), [2 * part.L + 1 for part in self.parts])
-
-    @cached_property
-    def degree(self) -> NDArray[np.int64]:
-        """L of every component, shape (size,)."""
-        return np.array([part.L for part in self.parts])[self.part_of]
-
-    @cached_property
-    def order(self) -> NDArray[np.int64]:
-        """m of every component, shape (size,)."""
-        return np.concatenate([np.arange(-part.L, part.L + 1) for part in self.parts])
-
-    @cached_property
-    def natural(self) -> NDArray[np.bool_]:
-        """Whether the part of a component is natural, shape (size,)."""
-        return np.array([part.natural for part in self.parts])[self.part_of]
 
     def to_sum(self, blocks: NDArray) -> NDArray:
         """Components of blocks, shape (..., n_i, n_j) -> (..., size); keeps the dtype and the norm."""

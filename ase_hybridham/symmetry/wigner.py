@@ -179,6 +179,6 @@ def _axis_change(l: int) -> NDArray[np.float64]:
     K = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
     points = np.random.default_rng(0).normal(size=(8 * (2 * l + 1), 3))
     before, after = spherical_harmonics(points, l)[l], spherical_harmonics(points @ K.T, l)[l]
-    J: NDArray[np.float64] = np.linalg.lstsq(before, after, rcond=None)[0].T
+    J = np.asarray(np.linalg.lstsq(before, after, rcond=None)[0].T, dtype=np.float64)
     J[np.abs(J) < 1e-13] = 0.0  # half of the entries vanish by symmetry
     return J
