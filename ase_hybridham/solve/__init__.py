@@ -1,1 +1,31 @@
-"""(filled below)"""
+"""What are the energies of an LCAO system? H(k) and S(k), eigenvalues, Fermi level, bands."""
+
+from ase_hybridham.solve.bands import BandError, band_error, band_path, bands
+from ase_hybridham.solve.bloch import BlochSum
+from ase_hybridham.solve.dense import eigenstates, eigenvalues
+from ase_hybridham.solve.fermi import (
+    count_electrons,
+    electrons_of,
+    fermi_level,
+    find_fermi_level,
+    k_mesh,
+    occupations,
+    spin_degeneracy,
+)
+
+__all__ = [
+    "BandError",
+    "BlochSum",
+    "band_error",
+    "band_path",
+    "bands",
+    "count_electrons",
+    "eigenstates",
+    "eigenvalues",
+    "electrons_of",
+    "fermi_level",
+    "find_fermi_level",
+    "k_mesh",
+    "occupations",
+    "spin_degeneracy",
+]

@@ -1,0 +1,145 @@
+"""Bands along a path, and how far two sets of bands are apart."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from ase import Atoms
+from ase.dft.kpoints import BandPath
+from ase.spectrum.band_structure import BandStructure
+from numpy.typing import ArrayLike, NDArray
+
+from ase_hybridham.solve.bloch import check_k_points
+from ase_hybridham.solve.dense import eigenvalues
+from ase_hybridham.solve.fermi import fermi_level
+from ase_hybridham.system import LCAOSystem
+
+__all__ = ["BandError", "band_error", "band_path", "bands"]
+
+GAP = 0.05  # eV: with less, the Fermi level is a better common zero than the valence maximum
+
+
+def band_path(atoms: Atoms, path: str | None = None, npoints: int = 100) -> BandPath:
+    """A path through the special points of the cell, for its periodic directions only.
+
+    Parameters
+    ----------
+    path : str, optional
+        Special points as in ASE, ``"GMKG"``; by default the whole standard path.
+    npoints : int
+        k-points along it.
+
+    Raises
+    ------
+    ValueError
+        If `path` names a point that the lattice does not have, or npoints < 1.
+    """
+    if npoints < 1:
+        raise ValueError(f"band path: expected at least one k-point, got {npoints}")
+    if not np.any(atoms.pbc):
+        return BandPath(atoms.cell.complete(), np.zeros((1, 3)), {"G": np.zeros(3)}, "G")
+    cell = atoms.cell.complete()
+    try:
+        return cell.bandpath(path, npoints=npoints, pbc=atoms.pbc)
+    except (KeyError, RuntimeError, ValueError) as error:
+        known = ", ".join(sorted(cell.bandpath(npoints=0, pbc=atoms.pbc).special_points))
+        raise ValueError(f"band path {path!r}: expected special points of {known}, got {error}") from None
+
+
+def bands(system: LCAOSystem, path: BandPath | ArrayLike, *, reference: float | None = None) -> BandStructure:
+    """Band structure of a system, energies in eV as they are, (n_spins, n_k, n_bands).
+
+    Parameters
+    ----------
+    system : LCAOSystem
+    path : ase BandPath, or array of shape (n_k, 3)
+        Fractional k-points.
+    reference : float, optional
+        Energy in eV that plots put at zero; by default the system's Fermi level, computed from the electron
+        count if it is not stored.
+
+    Raises
+    ------
+    OverlapError, ValueError
+        As `eigenvalues` and `fermi_level`.
+    """
+    if not isinstance(path, BandPath):
+        path = BandPath(system.atoms.cell.complete(), check_k_points(path))
+    if reference is None:
+        reference = system.fermi_level if system.fermi_level is not None else fermi_level(system)
+    return BandStructure(path, eigenvalues(system, path.kpts), reference=float(reference))
+
+
+@dataclass(frozen=True)
+class BandError:
+    """Differences of two sets of bands, eV.
+
+    Parameters
+    ----------
+    max, mean : float
+        Largest and mean |predicted - reference| with both on their own zero of energy.
+    aligned_max, aligned_mean : float
+        The same after the energies called `aligned_at` were put on each other.
+    aligned_at : str
+    n_states : int
+        States compared.
+    """
+
+    max: float
+    mean: float
+    aligned_max: float
+    aligned_mean: float
+    aligned_at: Literal["fermi level", "valence maximum"]
+    n_states: int
+
+
+def band_error(
+    reference: ArrayLike,
+    predicted: ArrayLike,
+    *,
+    reference_level: float,
+    predicted_level: float,
+    window: float | None = None,
+) -> BandError:
+    """Error of predicted bands at the same k-points, over the states near the reference's Fermi level.
+
+    Bands are compared by their number. If the reference has a gap at its Fermi level at these k-points,
+    the place of the level in it means nothing and the valence maxima are put on each other instead.
+
+    Parameters
+    ----------
+    reference, predicted : arrays, shape (n_spins, n_k, n_bands)
+        eV, ascending.
+    reference_level, predicted_level : float
+        Fermi levels, eV.
+    window : float, optional
+        Only states of the reference within `window` eV of its Fermi level count; default all.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or no state lies in the window.
+    """
+    theirs, ours = np.asarray(reference, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    if theirs.shape != ours.shape or theirs.ndim != 3:
+        raise ValueError(
+            f"bands: expected as many spins, k-points and bands as the reference, {theirs.shape}, got {ours.shape}"
+        )
+    counted = np.abs(theirs - reference_level) <= (np.inf if window is None else window)
+    if not counted.any():
+        raise ValueError(f"window: no state of the reference lies within {window} eV of its Fermi level; widen it")
+    filled = theirs <= reference_level
+    # a gap is there if every k-point of a spin has the same number of filled bands
+    gapped = bool((filled.sum(axis=2) == filled.sum(axis=2)[:, :1]).all() and filled.any() and not filled.all())
+    gapped = gapped and float(theirs[~filled].min() - theirs[filled].max()) > GAP
+    shift = ours[filled].max() - theirs[filled].max() if gapped else predicted_level - reference_level
+    plain: NDArray = np.abs(ours - theirs)[counted]
+    aligned: NDArray = np.abs(ours - shift - theirs)[counted]
+    return BandError(
+        float(plain.max()),
+        float(plain.mean()),
+        float(aligned.max()),
+        float(aligned.mean()),
+        "valence maximum" if gapped else "fermi level",
+        int(counted.sum()),
+    )

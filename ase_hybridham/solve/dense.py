@@ -1,0 +1,144 @@
+"""All bands of H(k) c = e S(k) c with LAPACK, for up to about 2500 orbitals.
+
+k-points are independent and a matrix is small: threads over k with one BLAS thread each, as
+many as BLAS would have used (OMP_NUM_THREADS), beat threads inside one matrix.
+"""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import LinAlgError, eigh, eigvalsh
+from threadpoolctl import ThreadpoolController
+
+from ase_hybridham.errors import OverlapError
+from ase_hybridham.solve.bloch import BlochSum, check_k_points
+from ase_hybridham.system import LCAOSystem, PairBlocks
+
+__all__ = ["eigenstates", "eigenvalues"]
+
+BATCH_BYTES = 2**25  # of one operator's matrices: the page cache stays warm, many small k share one product
+# Asymmetry of H (eV) and S that storage and other programs' quadratures explain; past it somebody should know.
+ASYMMETRY = 1e-4
+
+logger = logging.getLogger(__name__)
+
+
+def eigenvalues(system: LCAOSystem, k_points: ArrayLike) -> NDArray[np.float64]:
+    """Eigenvalues in eV, ascending, shape (n_spins, n_k, n_bands).
+
+    Parameters
+    ----------
+    system : LCAOSystem
+        With H; with S unless its basis is orthogonal.
+    k_points : array, shape (n_k, 3)
+        Fractional.
+
+    Raises
+    ------
+    OverlapError
+        If S is missing, or S(k) is not positive definite.
+    ValueError
+        If H is missing, a matrix element is not a finite number, or the k-points have another shape.
+    """
+    return _for_every_k(system, k_points, vectors=False)[0]
+
+
+def eigenstates(system: LCAOSystem, k_points: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.complex128]]:
+    """Eigenvalues and eigenvectors; arguments and errors as `eigenvalues`.
+
+    Returns
+    -------
+    eigenvalues : array, shape (n_spins, n_k, n_bands)
+        eV, ascending.
+    eigenvectors : array, shape (n_spins, n_k, n_orbitals, n_bands), complex
+        Column n belongs to eigenvalue n; c^dagger S(k) c = 1. Orbitals ordered atom, spin, orbital.
+    """
+    values, states = _for_every_k(system, k_points, vectors=True)
+    return values, states
+
+
+def _for_every_k(system: LCAOSystem, k_points: ArrayLike, *, vectors: bool) -> tuple[NDArray, NDArray]:
+    k = check_k_points(k_points)
+    hamiltonians, overlap = _bloch_sums(system)
+    n, n_spins = system.n_orbitals, len(hamiltonians)
+    is_real = not any(np.iscomplexobj(h.blocks.values) for h in hamiltonians)
+    values = np.empty((n_spins, len(k), n))
+    states = np.empty((n_spins, len(k), n, n if vectors else 0), dtype=np.complex128)
+    batch = max(1, BATCH_BYTES // (16 * n * n))
+    for start in range(0, len(k), batch):
+        part = slice(start, min(start + batch, len(k)))
+        h = [operator.dense(k[part]) for operator in hamiltonians]
+        s = overlap.dense(k[part]) if overlap else None
+
+        def solve(at: int, h: list = h, s: NDArray | None = s, start: int = start) -> None:
+            # k = -k modulo a reciprocal vector: all phases are +1 or -1, and real arithmetic costs a third
+            invariant = is_real and not np.any(2 * k[start + at] % 1)
+            for spin in range(n_spins):
+                pencil = [m if m is None else (m[at].real if invariant else m[at]) for m in (h[spin], s)]
+                try:
+                    if vectors:
+                        values[spin, start + at], states[spin, start + at] = eigh(*pencil, check_finite=False)
+                    else:
+                        values[spin, start + at] = eigvalsh(*pencil, check_finite=False)
+                except LinAlgError as error:
+                    raise _indefinite(s[at] if s is not None else None, k[start + at], error) from None
+
+        _in_threads(solve, part.stop - part.start)
+    return values, states
+
+
+def _bloch_sums(system: LCAOSystem) -> tuple[list[BlochSum], BlochSum | None]:
+    if not system.hamiltonian:
+        raise ValueError("system: expected a Hamiltonian, got only an overlap")
+    if system.overlap is None and not system.basis.orthogonal:
+        raise OverlapError("overlap: expected S, since the basis is not orthogonal, got none; give S with the system")
+    hamiltonians = [BlochSum(_checked(h, "Hamiltonian")) for h in system.hamiltonian]
+    if system.overlap is None:
+        return hamiltonians, None
+    return hamiltonians, BlochSum(_checked(system.overlap, "overlap"), spinor=system.spin == "spinor")
+
+
+def _checked(blocks: PairBlocks, name: str) -> PairBlocks:
+    """The hermitian part: LAPACK reads one triangle only and would not notice what the other holds."""
+    bad = np.flatnonzero(~np.isfinite(blocks.values))
+    if len(bad):
+        pairs, p = blocks.pairs, int(np.searchsorted(blocks.offsets, bad[0], side="right")) - 1
+        raise ValueError(
+            f"{name}: expected finite numbers, got {blocks.values[bad[0]]} in pair "
+            f"({pairs.i[p]}, {pairs.j[p]}, R={pairs.shifts[p].tolist()})"
+        )
+    asymmetry = blocks.hermiticity_error()
+    if asymmetry > ASYMMETRY:
+        logger.warning("%s: differs from its adjoint by up to %.1e; its hermitian part is solved", name, asymmetry)
+    return blocks.hermitian_part()
+
+
+def _indefinite(s: NDArray | None, k: NDArray, error: Exception) -> Exception:
+    """What went wrong at a k-point that LAPACK gave up on."""
+    where = f"k = {np.round(k, 6).tolist()}"
+    if s is None:
+        return error
+    smallest = float(eigvalsh(s, subset_by_index=[0, 0])[0])
+    if smallest > 0:
+        return ValueError(f"eigenvalues at {where}: LAPACK did not converge ({error})")
+    return OverlapError(
+        f"overlap at {where}: expected a positive definite matrix, its smallest eigenvalue is {smallest:.2e}; "
+        "pairs are missing (raise the cutoff, check the cell and pbc), or S belongs to another basis or structure"
+    )
+
+
+def _in_threads(work: Callable[[int], Any], n: int) -> None:
+    """work(0) ... work(n - 1), one BLAS thread each where there are several."""
+    controller = ThreadpoolController()
+    blas = [library["num_threads"] for library in controller.info() if library["user_api"] == "blas"]
+    workers = min(n, max(blas, default=1))
+    if workers <= 1:
+        for at in range(n):
+            work(at)
+        return
+    with controller.limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, range(n)))
