@@ -1,1 +1,73 @@
-"""(filled below)"""
+"""What did another program write? One file a format, one line of the registry each.
+
+A new format is a module with a reader ``read_x(path) -> LCAOSystem`` and a `Format` that
+recognises its files, and its line in `FORMATS`. A reader converts units, signs and orbital
+order at its door; optional packages are imported inside the reader.
+"""
+
+from pathlib import Path
+
+from ase_hybridham.errors import FormatError
+from ase_hybridham.io import deeph
+from ase_hybridham.io.deeph import read_deeph, write_deeph
+from ase_hybridham.io.format import Format
+from ase_hybridham.io.openmx_band import BandReference, read_openmx_band
+from ase_hybridham.system import LCAOSystem
+
+__all__ = [
+    "BandReference",
+    "Format",
+    "format_of",
+    "formats",
+    "read_deeph",
+    "read_openmx_band",
+    "read_system",
+    "write_deeph",
+]
+
+# asked in this order; the first that recognises a path reads it
+FORMATS = (deeph.FORMAT,)
+
+
+def formats() -> dict[str, Format]:
+    """Name -> format, of all formats that can be read."""
+    return {known.name: known for known in FORMATS}
+
+
+def format_of(path: str | Path) -> Format | None:
+    """The format that recognises a file or folder; None if there is none. Opens as little as it can."""
+    path = Path(path)
+    return next((known for known in FORMATS if path.exists() and known.sniff(path)), None)
+
+
+def read_system(path: str | Path, format: str | None = None) -> LCAOSystem:
+    """The system that a file or folder of another program holds.
+
+    Parameters
+    ----------
+    path : str or Path
+    format : str, optional
+        A key of `formats`; recognised from the path without it.
+
+    Returns
+    -------
+    LCAOSystem
+        H in eV, lengths in angstrom, float64, orbitals in the order of this package.
+
+    Raises
+    ------
+    FormatError
+        If nothing is there, no format fits, or the content is not what the format promises.
+    ValueError
+        If `format` is not a known name.
+    """
+    path = Path(path)
+    if format is not None and format not in formats():
+        raise ValueError(f"format: expected one of {', '.join(formats())}, got {format!r}")
+    if not path.exists():
+        raise FormatError(f"{path}: no such file or folder")
+    known = format_of(path) if format is None else formats()[format]
+    if known is None:
+        described = "; ".join(f"{f.name}: {f.description}" for f in FORMATS)
+        raise FormatError(f"{path}: no known format ({described}); name one if it should be readable")
+    return known.read(path)
