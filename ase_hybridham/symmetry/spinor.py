@@ -190,7 +190,8 @@ class SpinorDirectSum(ComponentTable):
         for part in self.orbital.parts:
             here = parts[..., part.components]
             out[..., _components(part.start, part.L)] = here.reshape(*here.shape[:-2], -1) @ _spin_coupling(part.L)
-        return out * sqrt(2.0)
+        out *= sqrt(2.0)
+        return out
 
     def to_blocks(self, components: NDArray) -> NDArray:
         """Spinor blocks of components, shape (..., size) -> (..., 2 n_i, 2 n_j); inverse of `to_sum`."""
