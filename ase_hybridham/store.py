@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, cast, get_args
 from urllib.parse import quote, unquote
 
 import h5py
@@ -66,9 +66,9 @@ class DataSet(Mapping[str, LCAOSystem]):
         self._process = 0
         file = self._open()
         self.spin = cast(SpinKind, _attribute(self.path, file, "spin"))
-        self.basis = Basis.from_dict(self._json("basis"))
-        self.splits: dict[str, list[str]] = self._json("splits")
-        self.provenance: dict[str, Any] = self._json("provenance")
+        self.basis = _read_basis(self.path, file)
+        self.splits: dict[str, list[str]] = _read_json(self.path, file, "splits")
+        self.provenance: dict[str, Any] = _read_json(self.path, file, "provenance")
         self.names = sorted(unquote(key) for key in file["structures"])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -144,9 +144,6 @@ class DataSet(Mapping[str, LCAOSystem]):
         if self._file is None or self._process != os.getpid():
             self._file, self._process = _opened(self.path), os.getpid()
         return self._file
-
-    def _json(self, name: str) -> Any:
-        return _read_json(self.path, self._open(), name)
 
     def _group(self, name: str) -> h5py.Group:
         try:
@@ -317,8 +314,11 @@ def _opened(path: Path) -> h5py.File:
         schema = _attribute(path, file, "schema")
         if schema != SCHEMA:
             raise FormatError(
-                f"{path}: expected schema {SCHEMA}, got {schema}; a newer version of this package reads it"
+                f"{path}: expected schema {SCHEMA}, got {schema}; a newer version of the package reads it"
             )
+        spin = _attribute(path, file, "spin")
+        if spin not in get_args(SpinKind):
+            raise FormatError(f"{path}: expected spin {' or '.join(get_args(SpinKind))}, got {spin!r}")
     except BaseException:
         file.close()
         raise
@@ -330,6 +330,13 @@ def _attribute(path: Path, file: h5py.File, name: str) -> Any:
         return file.attrs[name]
     except (KeyError, OSError, RuntimeError) as error:
         raise FormatError(f"{path}: no attribute {name!r}, so not a data set; see `hybridham convert`") from error
+
+
+def _read_basis(path: Path, file: h5py.File) -> Basis:
+    try:
+        return Basis.from_dict(_read_json(path, file, "basis"))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path}: the basis cannot be read ({error}); make the data set again") from error
 
 
 def _read_json(path: Path, file: h5py.File, name: str) -> Any:
@@ -396,7 +403,7 @@ def _check(path: Path, file: h5py.File, name: str, system: LCAOSystem) -> None:
                 f"structure {name}: spin {system.spin!r}, but {path} holds spin {file.attrs['spin']!r}; "
                 "use a data set for each"
             )
-        known = Basis.from_dict(_read_json(path, file, "basis"))
+        known = _read_basis(path, file)
         try:
             basis = known.merged(system.basis)
         except ValueError as error:

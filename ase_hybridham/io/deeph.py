@@ -250,9 +250,10 @@ def _read_block(path: Path, file: h5py.File, key: str, blocks: PairBlocks, p: in
         raise FormatError(f"{path}: block {key}: not a readable dataset ({error})") from None
     if dataset.shape != blocks.shape(p):
         i, j = (chemical_symbols[blocks.pairs.numbers[atom]] for atom in (blocks.pairs.i[p], blocks.pairs.j[p]))
+        found = " x ".join(map(str, dataset.shape or ())) or "no table"
+        expected = f"{_by(blocks.block(p))} for {i}-{j}{', spinful' * blocks.spinor}"
         raise FormatError(
-            f"{path}: block {key}: expected {_by(blocks.block(p))} for {i}-{j}{', spinful' * blocks.spinor}, got "
-            f"{' x '.join(map(str, dataset.shape or ())) or 'no table'}; check orbital_types.dat and isspinful in info.json"
+            f"{path}: block {key}: expected {expected}, got {found}; check orbital_types.dat and isspinful in info.json"
         )
     if dataset.dtype.kind not in ("fc" if blocks.spinor else "f"):
         raise FormatError(
