@@ -17,6 +17,7 @@ from ase_hybridham.system import LCAOSystem
 __all__ = ["BandError", "band_error", "band_path", "bands"]
 
 GAP = 0.05  # eV: with less, the Fermi level is a better common zero than the valence maximum
+STRAIN = 0.1  # how far (ASE's eps) a cell may be from a lattice whose special points are asked for by name
 
 
 def band_path(atoms: Atoms, path: str | None = None, npoints: int = 100) -> BandPath:
@@ -25,7 +26,8 @@ def band_path(atoms: Atoms, path: str | None = None, npoints: int = 100) -> Band
     Parameters
     ----------
     path : str, optional
-        Special points as in ASE, ``"GMKG"``; by default the whole standard path.
+        Special points as in ASE, ``"GMKG"``; by default the whole standard path. A slightly strained cell still
+        knows the points of its parent lattice.
     npoints : int
         k-points along it.
 
@@ -34,16 +36,19 @@ def band_path(atoms: Atoms, path: str | None = None, npoints: int = 100) -> Band
     ValueError
         If `path` names a point that the lattice does not have, or npoints < 1.
     """
-    if npoints < 1:
-        raise ValueError(f"band path: expected at least one k-point, got {npoints}")
+    if npoints < 1 or path == "":
+        raise ValueError(f"band path: expected at least one k-point, got {npoints} on path {path!r}")
     if not np.any(atoms.pbc):
         return BandPath(atoms.cell.complete(), np.zeros((1, 3)), {"G": np.zeros(3)}, "G")
     cell = atoms.cell.complete()
-    try:
-        return cell.bandpath(path, npoints=npoints, pbc=atoms.pbc)
-    except (KeyError, RuntimeError, ValueError) as error:
-        known = ", ".join(sorted(cell.bandpath(npoints=0, pbc=atoms.pbc).special_points))
-        raise ValueError(f"band path {path!r}: expected special points of {known}, got {error}") from None
+    for eps in (None, STRAIN) if path else (None,):
+        options = {"npoints": npoints, "pbc": atoms.pbc} | ({"eps": eps} if eps else {})
+        try:
+            return cell.bandpath(path, **options)
+        except (KeyError, RuntimeError, ValueError):
+            continue
+    known = ", ".join(sorted(cell.bandpath(npoints=0, pbc=atoms.pbc).special_points))
+    raise ValueError(f"band path: expected a path through the special points {known}, got {path!r}")
 
 
 def bands(system: LCAOSystem, path: BandPath | ArrayLike, *, reference: float | None = None) -> BandStructure:

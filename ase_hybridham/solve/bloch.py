@@ -85,25 +85,32 @@ class BlochSum:
         self._stack: NDArray | None = None
         self._fold: csr_array | None = None
 
-    def dense(self, k_points: ArrayLike) -> NDArray[np.complex128]:
+    def dense(self, k_points: ArrayLike, out: NDArray[np.complex128] | None = None) -> NDArray[np.complex128]:
         """M(k), shape (n_k, n, n); all of it in memory, so give many k-points in batches.
 
         Parameters
         ----------
         k_points : array, shape (n_k, 3)
             Fractional.
+        out : array, shape (n_k, n, n), complex, contiguous, optional
+            Where to write. Fresh memory costs as much as the sum, so batches should share theirs.
         """
         k = check_k_points(k_points)
+        if out is None:
+            out = np.empty((len(k), self.n, self.n), dtype=np.complex128)
+        elif out.shape != (len(k), self.n, self.n) or out.dtype != np.complex128 or not out.flags.c_contiguous:
+            raise ValueError(f"out: expected contiguous complex128 of shape {(len(k), self.n, self.n)}")
         n_vectors = len(self.lattice_vectors)
         if 16 * n_vectors * self.n**2 > STACK_LIMIT:
-            out = np.zeros((len(k), self.n * self.n), dtype=np.complex128)
-            out[:, self._flat] = self.data(k)
-            return out.reshape(len(k), self.n, self.n)
+            out[:] = 0.0
+            out.reshape(len(k), -1)[:, self._flat] = self.data(k)
+            return out
         if self._stack is None:
             self._stack = self._cosine_sine_stack()
         angle = 2 * np.pi * k @ self.lattice_vectors[n_vectors // 2 :].T
         weights = np.concatenate([np.cos(angle), np.sin(angle[:, 1:])], axis=1)
-        return (weights @ self._stack).view(np.complex128).reshape(len(k), self.n, self.n)
+        np.matmul(weights, self._stack, out=out.reshape(len(k), -1).view(np.float64))
+        return out
 
     def data(self, k_points: ArrayLike) -> NDArray[np.complex128]:
         """The CSR data of M(k) in the order of `indices`, shape (n_k, n_entries).

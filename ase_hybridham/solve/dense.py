@@ -20,7 +20,7 @@ from ase_hybridham.system import LCAOSystem, PairBlocks
 
 __all__ = ["eigenstates", "eigenvalues"]
 
-BATCH_BYTES = 2**25  # of one operator's matrices: the page cache stays warm, many small k share one product
+BATCH_BYTES = 3 * 2**24  # of one operator's matrices: many k-points share one product, and stay near the processor
 # Asymmetry of H (eV) and S that storage and other programs' quadratures explain; past it somebody should know.
 ASYMMETRY = 1e-4
 
@@ -68,11 +68,12 @@ def _for_every_k(system: LCAOSystem, k_points: ArrayLike, *, vectors: bool) -> t
     is_real = not any(np.iscomplexobj(h.blocks.values) for h in hamiltonians)
     values = np.empty((n_spins, len(k), n))
     states = np.empty((n_spins, len(k), n, n if vectors else 0), dtype=np.complex128)
-    batch = max(1, BATCH_BYTES // (16 * n * n))
+    batch = min(len(k), max(1, BATCH_BYTES // (16 * n * n)))
+    room = np.empty((n_spins + 1, batch, n, n), dtype=np.complex128)
     for start in range(0, len(k), batch):
-        part = slice(start, min(start + batch, len(k)))
-        h = [operator.dense(k[part]) for operator in hamiltonians]
-        s = overlap.dense(k[part]) if overlap else None
+        some = k[start : start + batch]
+        h = [operator.dense(some, out) for operator, out in zip(hamiltonians, room[:, : len(some)], strict=False)]
+        s = overlap.dense(some, room[-1, : len(some)]) if overlap else None
 
         def solve(at: int, h: list = h, s: NDArray | None = s, start: int = start) -> None:
             # k = -k modulo a reciprocal vector: all phases are +1 or -1, and real arithmetic costs a third
@@ -87,7 +88,7 @@ def _for_every_k(system: LCAOSystem, k_points: ArrayLike, *, vectors: bool) -> t
                 except LinAlgError as error:
                     raise _indefinite(s[at] if s is not None else None, k[start + at], error) from None
 
-        _in_threads(solve, part.stop - part.start)
+        _in_threads(solve, len(some))
     return values, states
 
 

@@ -35,8 +35,16 @@ def test_molecule_has_one_k_point():
 
 
 def test_unknown_special_point_is_named(make_graphene):
-    with pytest.raises(ValueError, match="band path 'GXW': expected special points of G, K, M"):
+    with pytest.raises(ValueError, match="expected a path through the special points G, K, M, got 'GXW'"):
         band_path(make_graphene(-2.7, None).atoms, "GXW")
+
+
+def test_strained_layer_knows_the_points_of_the_hexagonal_one(make_graphene):
+    atoms = make_graphene(-2.7, None).atoms
+    exact = band_path(atoms, "GMK").special_points["K"]
+    strained = np.array([[1.01, 0.004, 0], [0, 0.994, 0], [0, 0, 1]])
+    atoms.set_cell(atoms.cell.array @ strained)
+    np.testing.assert_allclose(band_path(atoms, "GMK").special_points["K"], exact)
 
 
 def rigid_bands() -> np.ndarray:

@@ -85,3 +85,17 @@ def test_operators_on_the_same_pairs_share_the_order_of_their_entries(make_syste
 def test_k_points_of_another_shape_are_refused(make_system, crystal, bad):
     with pytest.raises(ValueError, match="k-points: expected"):
         BlochSum(make_system(crystal).overlap).dense(bad)
+
+
+def test_sums_can_be_written_into_given_memory(make_system, crystal, monkeypatch):
+    blocks = random_blocks(make_system(crystal), "real")
+    bloch = BlochSum(blocks)
+    expected = bloch.dense(K_POINTS)
+    for limit in (module.STACK_LIMIT, 0):
+        monkeypatch.setattr(module, "STACK_LIMIT", limit)
+        out = np.full_like(expected, np.nan)
+        assert bloch.dense(K_POINTS, out) is out
+        np.testing.assert_allclose(out, expected, atol=1e-12)
+    for bad in (out[:3], out.real.copy(), out.transpose(0, 2, 1)):
+        with pytest.raises(ValueError, match="out: expected contiguous"):
+            bloch.dense(K_POINTS, bad)
