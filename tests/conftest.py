@@ -1,6 +1,7 @@
 """Fixtures all rooms share: folders of data, devices, random structures."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,14 @@ def reference_data() -> Path:
     if not folder or not (Path(folder) / "data").is_dir():
         pytest.skip("HYBRIDHAM_DATA does not name the folder of the larger data")
     return Path(folder) / "data"
+
+
+@pytest.fixture(scope="session")
+def golden_bilayers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the 24 bilayers in DeepH's layout, unpacked once; copy what you change."""
+    folder = tmp_path_factory.mktemp("golden")
+    shutil.unpack_archive(GOLDEN / "openmx/bilayers.tar.xz", folder)
+    return folder / "bilayers"
 
 
 def _devices() -> list[str]:

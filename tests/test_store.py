@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import shutil
 import signal
 import subprocess
 import sys
@@ -337,13 +336,12 @@ def test_damage_is_a_format_error(mixed_basis, tmp_path, case):
         DataSet(path)["a"]
 
 
-def test_real_bilayers_in_a_data_set(golden, tmp_path):
+def test_real_bilayers_in_a_data_set(golden, golden_bilayers, tmp_path):
     from ase_hybridham.io import read_deeph
 
-    shutil.unpack_archive(golden / "openmx/bilayers.tar.xz", tmp_path)
     index = json.loads((golden / "openmx/bilayers.index.json").read_text())
-    assert sorted(p.name for p in (tmp_path / "bilayers").iterdir()) == [entry["id"] for entry in index]
-    system = read_deeph(tmp_path / "bilayers/003")
+    assert sorted(p.name for p in golden_bilayers.iterdir()) == [entry["id"] for entry in index]
+    system = read_deeph(golden_bilayers / "003")
     append_systems(tmp_path / "a.h5", [("003", system)], compact=True)
     append_systems(tmp_path / "b.h5", [("003", system)])
     assert 4 * (tmp_path / "a.h5").stat().st_size < (tmp_path / "b.h5").stat().st_size

@@ -139,9 +139,9 @@ class Index:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise FormatError(f"{path}: not JSON ({error}); expected a list of structures with their splits") from None
-        if isinstance(content, dict):
-            content = [{"id": name, "split": split} for split, names in content.items() for name in names]
         try:
+            if isinstance(content, dict):
+                content = [{"id": name, "split": split} for split, names in content.items() for name in names]
             self.split = {str(entry["id"]): str(entry["split"]) for entry in content}
             electrons = {str(entry["id"]): entry.get("valence_electrons") for entry in content}
             self.electrons = {name: float(count) for name, count in electrons.items() if count is not None}
@@ -180,6 +180,8 @@ def _structures(sources: list[Path], format: str | None) -> dict[str, Path]:
 
     Names are relative to the source if there is one, else to the folder that holds them all.
     """
+    if len(set(sources)) < len(sources):
+        raise ValueError(f"{max(sources, key=sources.count)}: given twice")
     found = {source: list(_below(source, format)) or [source] for source in sources}
     absolute = {source: Path(os.path.abspath(source)) for source in sources}
     root = (

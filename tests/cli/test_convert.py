@@ -1,0 +1,214 @@
+"""hybridham convert and info, and what a SOURCE is."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ase_hybridham import cli
+from ase_hybridham.cli.source import kind_of, load_system, parse_valence, with_electrons
+from ase_hybridham.errors import FormatError
+from ase_hybridham.io import read_deeph
+from ase_hybridham.store import DataSet
+
+
+@pytest.fixture
+def hybridham(monkeypatch, capsys):
+    """Run a command line: status, stdout, stderr."""
+    monkeypatch.setattr(cli, "COMMANDS", {name: cli.COMMANDS[name] for name in ("convert", "info")})
+
+    def run(*words: object) -> tuple[int, str, str]:
+        status = cli.main([str(word) for word in words])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def bilayers(golden_bilayers, tmp_path) -> Path:
+    """Eight of the golden bilayers, 003 of the test split and 007 of the validation split."""
+    for folder in sorted(golden_bilayers.iterdir())[:8]:
+        shutil.copytree(folder, tmp_path / "bilayers" / folder.name)
+    return tmp_path / "bilayers"
+
+
+def test_folder_of_folders_with_an_index(hybridham, golden, bilayers, tmp_path):
+    out = tmp_path / "data.h5"
+    index = golden / "openmx/bilayers.index.json"
+    status, text, _ = hybridham("convert", bilayers, "-o", out, "--split", index, "--json")
+    report = json.loads(text)
+    assert status == 0
+    assert report["added"] == report["structures"] == 8
+    assert report["splits"] == {"train": 6, "test": 1, "val": 1}
+    with DataSet(out) as data:
+        assert data.split("test") == ["003"]
+        assert data.basis["C"].valence == 4
+        for name in ("000", "003"):
+            theirs = read_deeph(bilayers / name)
+            assert (data[name].hamiltonian[0].values == theirs.hamiltonian[0].values).all()
+            assert (data[name].overlap.values == theirs.overlap.values).all()
+            assert data[name].electrons == 16
+            assert data[name].fermi_level == theirs.fermi_level
+
+    content = json.loads(hybridham("info", out, "--json")[1])
+    assert content["structures"] == 8
+    assert content["elements"]["C"]["atoms"] == 32
+    assert content["splits"] == {"train": 6, "test": 1, "val": 1}
+    means = [entry["mean_eV"] for entry in content["hamiltonian"]]
+    assert means[0] > 1 > 1e-2 > means[-1]  # on-site eV down to nearly nothing at the cutoff
+    status, text, _ = hybridham("info", out)
+    assert status == 0
+    assert "C: 32 atoms, 13 orbitals (ssppd), valence 4" in text
+
+
+def test_second_run_reads_only_what_is_new(hybridham, bilayers, tmp_path):
+    out = tmp_path / "data.h5"
+    later = tmp_path / "later"
+    (bilayers / "000").rename(later)
+    hybridham("convert", bilayers, "-o", out)
+    later.rename(bilayers / "000")
+    (bilayers / "001/overlaps.h5").write_text("broken since")
+    report = json.loads(hybridham("convert", bilayers, "-o", out, "--json")[1])
+    assert (report["added"], report["already_there"], report["structures"]) == (1, 7, 8)
+    hybridham("convert", bilayers, "-o", out, "--split", "train=0.75,val=0.25", "--split-seed", 3)
+    with DataSet(out) as data:
+        assert {split: len(names) for split, names in data.splits.items()} == {"train": 6, "val": 2}
+
+
+def test_a_broken_structure_ends_the_command_and_names_itself(hybridham, bilayers, tmp_path):
+    out = tmp_path / "data.h5"
+    hamiltonian = bilayers / "002/hamiltonians.h5"
+    hamiltonian.write_bytes(hamiltonian.read_bytes()[:100000])
+    status, text, messages = hybridham("convert", bilayers, "-o", out)
+    assert status == 2
+    assert text == ""
+    assert "002/hamiltonians.h5: not a complete HDF5 file" in messages
+    assert messages.count("\n") == 1
+    with DataSet(out) as data:
+        assert list(data) == ["000", "001"]
+    status, text, messages = hybridham("convert", bilayers, "-o", out, "--keep-going", "--json")
+    assert status == 1
+    assert list(json.loads(text)["failed"]) == ["002"]
+    assert "left out: " in messages
+    with DataSet(out) as data:
+        assert list(data) == ["000", "001", "003", "004", "005", "006", "007"]
+
+
+def test_several_sources_are_named_from_their_common_folder(hybridham, golden, tmp_path):
+    out = tmp_path / "data.h5"
+    raw = golden / "openmx"
+    status, _, messages = hybridham("convert", raw / "graphene/deeph", raw / "MoS2_monolayer", "-o", out)
+    assert status == 0
+    assert "electrons counted" in messages
+    assert "valence unknown" in messages
+    assert "--valence Mo=? S=?" in messages
+    with DataSet(out) as data:
+        assert list(data) == ["MoS2_monolayer/deeph", "graphene/deeph"]
+        assert data["MoS2_monolayer/deeph"].electrons == 26
+        assert data.basis["C"].valence == 4
+
+
+def test_spinless_and_spinful_do_not_mix(hybridham, golden, tmp_path):
+    raw = golden / "openmx"
+    status, _, messages = hybridham("convert", raw / "Bi_bismuthene_soc", raw / "graphene", "-o", tmp_path / "data.h5")
+    assert status == 2
+    assert "graphene/deeph: spin 'none'" in messages
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere"], "no such file"),
+        (["empty"], "no known format"),
+        (["graphene", "graphene"], "given twice"),
+        (["graphene", "--format", "x"], "expected one of deeph"),
+        (["graphene", "--valence", "C"], "expected a word like C=4"),
+        (["graphene", "--valence", "S=6"], None),
+        (["graphene", "--split", "train:0.8"], "No such file"),
+        (["graphene", "--split", "train=x"], "--split: expected"),
+        (["graphene", "--split", "train=0.8,val=0.8"], "sum to at most 1"),
+        (["graphene", "--split", "graphene/lat.dat"], "not JSON"),
+        (["graphene", "--split", "graphene/info.json"], "expected a list of objects"),
+        (["graphene", "--split", "other.json"], "lists none of the structures"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_two(hybridham, golden, tmp_path, monkeypatch, words, message):
+    shutil.copytree(golden / "openmx/graphene/deeph", tmp_path / "graphene")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other.json").write_text('{"train": ["x"]}')
+    monkeypatch.chdir(tmp_path)
+    status, _, messages = hybridham("convert", *words, "-o", "data.h5")
+    assert status == (0 if message is None else 2)
+    if message:
+        assert message in messages
+        assert messages.rstrip("\n").count("\n") <= 1  # the note on electrons may stand before it
+
+
+def test_info_of_what_is_no_data_set(hybridham, golden, tmp_path):
+    for name, content in {"cut.h5": b"\x89HDF\r\n\x1a\n", "x.h5": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        status, _, messages = hybridham("info", tmp_path / name)
+        assert status == 2
+        assert f"{name}: not a complete HDF5 file" in messages
+    status, _, messages = hybridham("info", golden / "openmx/graphene/deeph")
+    assert status == 2
+    assert "hybridham convert" in messages
+
+
+def test_kinds_of_sources(hybridham, golden, tmp_path, monkeypatch):
+    folder = golden / "openmx/graphene/deeph"
+    hybridham("convert", folder, "-o", tmp_path / "data.h5")
+    monkeypatch.chdir(tmp_path)
+    assert kind_of(folder) == kind_of("X.scfout") == "system"
+    assert kind_of("data.h5") == kind_of("data.h5:deeph") == kind_of("other.h5:x") == "dataset"
+    assert kind_of("a.hham") == kind_of("graphene-bilayer") == "checkpoint"
+    shutil.move("data.h5", "renamed")
+    assert kind_of("renamed") == "dataset"
+
+
+def test_structures_of_a_data_set_as_sources(hybridham, bilayers, tmp_path):
+    out = tmp_path / "data.h5"
+    hybridham("convert", bilayers, "-o", out)
+    assert load_system(f"{out}:002").atoms == read_deeph(bilayers / "002").atoms
+    for source in (f"{out}", f"{out}:x"):
+        with pytest.raises(FormatError, match=r"expected one of 8 structures, e\.g\. .*data\.h5:000"):
+            load_system(source)
+    hybridham("convert", bilayers / "001", "-o", tmp_path / "one.h5")
+    assert load_system(tmp_path / "one.h5").electrons == 16
+
+
+@pytest.mark.parametrize(
+    ("sample", "electrons"),
+    [
+        ("graphene", 8),
+        ("bilayer_graphene_AB", 16),
+        ("MoS2_monolayer", 26),
+        ("Bi_bismuthene_soc", 30),
+        ("CH4_molecule", 8),
+    ],
+)
+def test_electrons_are_counted_from_the_fermi_level(golden, caplog, sample, electrons):
+    told = json.loads((golden / "openmx" / sample / "sample.json").read_text())
+    assert told["valence_electrons"] == electrons
+    system = load_system(golden / "openmx" / sample / "deeph")
+    assert system.electrons == electrons
+    assert "counted" in caplog.text
+
+
+def test_given_valences_come_before_the_count(golden):
+    system = read_deeph(golden / "openmx/MoS2_monolayer/deeph")
+    given = with_electrons(system, {"Mo": 14, "S": 6, "C": 4})
+    assert given.electrons == 26
+    assert given.basis["Mo"].valence == 14
+    assert "electrons" not in given.provenance
+    assert with_electrons(system, {"Mo": 13, "S": 6}).electrons == 25
+    with pytest.raises(ValueError, match="expected one for Mo too"):
+        with_electrons(system, {"S": 6})
+
+
+def test_valence_words():
+    assert parse_valence(["C=4", "Mo=14.5"]) == {"C": 4, "Mo": 14.5}
+    for word in ("C", "C=", "=4", "Xx=4", "C=x", "C=-1", "C=7", "C=nan"):
+        with pytest.raises(ValueError, match="expected a word like C=4"):
+            parse_valence([word])
