@@ -1,0 +1,350 @@
+"""The ASE door: `HybridHamCalculator` asks model, overlap and solve, and computes nothing itself."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.abc import GetOutputsMixin
+from ase.calculators.calculator import Calculator, CalculatorSetupError, all_changes, compare_atoms
+from ase.dft.kpoints import BandPath
+from ase.spectrum.band_structure import BandStructure
+from numpy.typing import ArrayLike, NDArray
+
+from ase_hybridham.errors import CheckpointError, OverlapError
+from ase_hybridham.io import read_system
+from ase_hybridham.overlap import overlap_from_basis
+from ase_hybridham.solve import (
+    band_path,
+    bands,
+    eigenvalues,
+    electrons_of,
+    fermi_level,
+    find_fermi_level,
+    k_mesh,
+    occupations,
+    spin_degeneracy,
+)
+from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList
+from ase_hybridham.system.lcao import PotentialReference
+from ase_hybridham.system.pairs import pair_vectors
+
+__all__ = ["HamiltonianModel", "HybridHamCalculator"]
+
+# A given S belongs to one geometry. Files round positions to 1e-6 angstrom or less; S changes by 1e-4 over this.
+SAME_POSITION = 1e-4  # angstrom
+
+OverlapFunction = Callable[[Atoms, Basis, PairList], PairBlocks]
+
+
+class HamiltonianModel(Protocol):
+    """What the calculator needs of a model; `model.load_model` returns one."""
+
+    @property
+    def basis(self) -> Basis: ...
+
+    @property
+    def potential_reference(self) -> PotentialReference: ...
+
+    @property
+    def provenance(self) -> Mapping[str, Any]: ...
+
+    def predict(self, atoms: Atoms, pairs: PairList | None = None) -> PairBlocks:
+        """H in eV, hermitian, without spin, on the given pairs."""
+
+
+class HybridHamCalculator(GetOutputsMixin, Calculator):
+    """Electronic structure from a predicted Hamiltonian; no self-consistency.
+
+    The model is evaluated once for a geometry, whatever k-points are asked for afterwards. What the getters
+    (`get_eigenvalues`, `get_fermi_level`, ...) return is always that of the atoms as they are now.
+
+    Parameters
+    ----------
+    model : str, Path or HamiltonianModel
+        Name of a model, checkpoint file, or a loaded model.
+    kpts : optional
+        k-points of the eigenvalues. A mesh, which always contains Gamma: ``(n1, n2, n3)``,
+        ``{"size": (n1, n2, n3)}``, ``{"density": d}`` in points per 1/angstrom; by default a dense one. Or the points
+        themselves: an array of shape (n_k, 3), a BandPath, ``{"path": "GMKG", "npoints": n}``; then the Fermi level
+        comes from the mesh given last.
+    device : str
+        Where a model loaded from a file computes: "auto", "cpu", "cuda", ...
+    overlap : optional
+        S, where the basis does not tell it: PairBlocks, or anything `io.read_system` reads (a DeepH folder); its
+        pairs are then the pairs of H, and atoms at other positions are refused. Or a function
+        ``overlap(atoms, basis, pairs) -> PairBlocks`` for any geometry.
+    energy_calculator : ase calculator, optional
+        Supplies energy, forces and stress: a Hamiltonian alone has no total energy.
+    smearing : {"fermi-dirac", "gaussian"}
+    width : float
+        k_B T or sigma of the smearing, eV.
+    charge : float
+        Of the cell, in units of |e|.
+    atoms : ase.Atoms, optional
+        Atoms to attach to.
+
+    Raises
+    ------
+    CheckpointError
+        If the model cannot be loaded, or does not know an element of the atoms.
+    OverlapError
+        If S is not to be had, does not belong to the atoms, or is not positive definite.
+    """
+
+    results: dict[str, Any]
+    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012 (ASE's name and type)
+    default_parameters = {"kpts": None, "smearing": "fermi-dirac", "width": 0.025, "charge": 0.0}  # noqa: RUF012
+
+    def __init__(
+        self,
+        model: str | Path | HamiltonianModel,
+        *,
+        kpts: Any = None,
+        device: str = "auto",
+        overlap: PairBlocks | str | Path | OverlapFunction | None = None,
+        energy_calculator: Any = None,
+        smearing: Literal["fermi-dirac", "gaussian"] = "fermi-dirac",
+        width: float = 0.025,
+        charge: float = 0.0,
+        atoms: Atoms | None = None,
+    ) -> None:
+        self.model = _load(model, device) if isinstance(model, (str, Path)) else model
+        self.overlap = _given_overlap(overlap)
+        self.energy_calculator = energy_calculator
+        own = ["energy", "free_energy"] if energy_calculator is None else energy_calculator.implemented_properties
+        self.implemented_properties = list(own)
+        self._attached: Atoms | None = None  # the live object: what the getters answer for
+        self._system: LCAOSystem | None = None
+        self._fermi_level: float | None = None  # of _system
+        self._mesh: dict[str, Any] = {}
+        self._warned = False
+        super().__init__(atoms=atoms, kpts=kpts, smearing=smearing, width=width, charge=charge)
+
+    def set_atoms(self, atoms: Atoms) -> None:
+        """Remember the atoms this calculator was attached to (ASE calls it)."""
+        self._attached = atoms
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Change parameters: kpts, smearing, width, charge. The Hamiltonian stays known.
+
+        Raises
+        ------
+        ValueError
+            For an unknown parameter, or k-points that make no sense.
+        """
+        unknown = sorted({*kwargs} - {*self.default_parameters})
+        if unknown:
+            raise ValueError(f"calculator: expected parameters {', '.join(self.default_parameters)}, got {unknown[0]}")
+        mesh = _mesh_options(kwargs["kpts"]) if "kpts" in kwargs else self._mesh
+        if mesh is not None and (mesh != self._mesh or {*kwargs} - {"kpts"}):
+            self._mesh, self._fermi_level = mesh, None
+        self.parameters.update(kwargs)
+        if self._system is not None:
+            self._system = replace(self._system, electrons=self._electrons(self._system.atoms))
+        self.results = {}
+        return kwargs
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """A property of ASE's list; see `Calculator.get_property`."""
+        if atoms is not None:
+            self._attached = atoms
+        return super().get_property(name, atoms, allow_calculation)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | tuple[str, ...] = ("energy",),
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Fill `results`: from the energy calculator, or energy NaN with the electronic structure."""
+        atoms = self._current() if atoms is None else atoms
+        self.atoms = atoms.copy()
+        if self.energy_calculator is not None:
+            # the bands wait until somebody asks: a relaxation does not
+            for name in properties:
+                self.results[name] = self.energy_calculator.get_property(name, atoms)
+            return
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                "HybridHamCalculator: a Hamiltonian alone has no total energy, the energy is NaN; "
+                "energy_calculator= supplies energy, forces and stress",
+                stacklevel=2,
+            )
+        self.results.update(energy=float("nan"), free_energy=float("nan"))
+        self._solve(atoms)
+
+    def get_system(self) -> LCAOSystem:
+        """Predicted H and S of the atoms as they are now, with the number of electrons, without Fermi level."""
+        return self._system_of(self._current())
+
+    def band_structure(self, path: str | BandPath | ArrayLike | None = None, npoints: int = 100) -> BandStructure:
+        """Band structure along a path, energies in eV; its reference is the Fermi level of the mesh.
+
+        Parameters
+        ----------
+        path : str, BandPath or array of shape (n_k, 3), optional
+            By default the standard path of the cell in its periodic directions.
+        npoints : int
+            k-points of a path that is not given point by point.
+        """
+        atoms = self._current()
+        if path is None or isinstance(path, str):
+            path = band_path(atoms, path, npoints)
+        system = self._system_of(atoms)
+        return bands(system, path, reference=self._level_of(system))
+
+    def _outputmixin_get_results(self) -> Mapping[str, Any]:
+        atoms = self._current()
+        if self.check_state(atoms):
+            self.reset()
+        if "eigenvalues" not in self.results:
+            self.atoms = atoms.copy()
+            self._solve(atoms)
+        return self.results
+
+    def _current(self) -> Atoms:
+        atoms = self._attached if self._attached is not None else self.atoms
+        if atoms is None:
+            raise CalculatorSetupError("HybridHamCalculator: no atoms; attach it first: atoms.calc = calculator")
+        return atoms
+
+    def _solve(self, atoms: Atoms) -> None:
+        system = self._system_of(atoms)
+        if _mesh_options(self.parameters.kpts) is None:
+            k_points = _listed_k_points(self.parameters.kpts, atoms)
+            weights = np.full(len(k_points), 1 / len(k_points))
+            energies = eigenvalues(system, k_points)
+            level = self._level_of(system)
+        else:
+            k_points, weights = self._mesh_of(system)
+            energies = eigenvalues(system, k_points)
+            level = self._fermi_level = find_fermi_level(
+                energies, weights, electrons_of(system), spin_degeneracy(system), **self._smearing
+            )
+        self.results.update(
+            eigenvalues=energies,
+            occupations=spin_degeneracy(system) * occupations(energies, level, **self._smearing),
+            fermi_level=level,
+            ibz_kpoints=k_points,
+            kpoint_weights=weights,
+        )
+
+    def _level_of(self, system: LCAOSystem) -> float:
+        if self._fermi_level is None:
+            self._fermi_level = fermi_level(system, *self._mesh_of(system), **self._smearing)
+        return self._fermi_level
+
+    def _mesh_of(self, system: LCAOSystem) -> tuple[NDArray, NDArray]:
+        return k_mesh(system.atoms, **self._mesh, time_reversal=system.spin != "spinor")
+
+    @property
+    def _smearing(self) -> dict[str, Any]:
+        return {"smearing": self.parameters.smearing, "width": self.parameters.width}
+
+    def _system_of(self, atoms: Atoms) -> LCAOSystem:
+        known = self._system
+        if known is not None and not compare_atoms(known.atoms, atoms, excluded_properties=self.ignored_changes):
+            return known
+        self._system = self._fermi_level = None
+        basis = self.model.basis
+        lacking = sorted({symbol for symbol in atoms.get_chemical_symbols() if symbol not in basis})
+        if lacking:
+            known_elements = ", ".join(basis.atoms)
+            raise CheckpointError(
+                f"model: expected atoms of {known_elements}, got {lacking[0]}; use a model trained on it"
+            )
+        bare = atoms.copy()
+        overlap = self._overlap_of(bare)
+        h = self.model.predict(bare, None if overlap is None else overlap.pairs)
+        self._system = LCAOSystem(
+            bare,
+            (h,),
+            overlap,
+            electrons=self._electrons(bare),
+            potential_reference=self.model.potential_reference,
+            provenance=dict(self.model.provenance),
+        )
+        return self._system
+
+    def _electrons(self, atoms: Atoms) -> float | None:
+        neutral = self.model.basis.electrons(atoms.get_atomic_numbers())
+        return None if neutral is None else neutral - self.parameters.charge
+
+    def _overlap_of(self, atoms: Atoms) -> PairBlocks | None:
+        basis = self.model.basis
+        if isinstance(self.overlap, PairBlocks):
+            _check_overlap(self.overlap, atoms, basis)
+            return self.overlap
+        if basis.orthogonal:
+            return None
+        if self.overlap is None and not basis.has_radial_functions():
+            raise OverlapError(
+                "overlap: the model's basis has no radial functions to compute S from; give overlap= (PairBlocks, "
+                "a DeepH folder or a file that holds S of these atoms), or use a model of a Gaussian basis"
+            )
+        compute = overlap_from_basis if self.overlap is None else self.overlap
+        return compute(atoms, basis, PairList.from_atoms(atoms, basis.cutoffs()))
+
+
+def _load(model: str | Path, device: str) -> HamiltonianModel:
+    from ase_hybridham.model.checkpoint import load_model  # torch: seconds that a ready-made model does not need
+
+    return load_model(model, device=device)
+
+
+def _given_overlap(overlap: PairBlocks | str | Path | OverlapFunction | None) -> PairBlocks | OverlapFunction | None:
+    if not isinstance(overlap, (str, Path)):
+        return overlap
+    found = read_system(overlap).overlap
+    if found is None:
+        raise OverlapError(f"{overlap}: holds no overlap; give a file or folder with S")
+    return found
+
+
+def _check_overlap(overlap: PairBlocks, atoms: Atoms, basis: Basis) -> None:
+    """Refuse an S of other atoms: with it H(k) c = e S(k) c would give wrong numbers without a word."""
+    pairs = overlap.pairs
+    if not np.array_equal(pairs.numbers, atoms.get_atomic_numbers()):
+        raise OverlapError("overlap: given for other elements or another order of the atoms; give S of these atoms")
+    if overlap.spinor or not basis.same_orbitals(overlap.basis):
+        raise OverlapError(
+            "overlap: its orbitals are not those of the model; give S in the model's basis, without spin"
+        )
+    moved = float(np.abs(pair_vectors(atoms, pairs.i, pairs.j, pairs.shifts) - pairs.vectors).max(initial=0.0))
+    if moved > SAME_POSITION:
+        raise OverlapError(
+            f"overlap: given for another geometry, bonds differ by up to {moved:.2g} angstrom; "
+            "give S of these positions and this cell (atoms not wrapped otherwise), or a function that computes it"
+        )
+
+
+def _mesh_options(kpts: Any) -> dict[str, Any] | None:
+    """Arguments of `k_mesh`; None if the k-points are listed or a path."""
+    if isinstance(kpts, BandPath) or (isinstance(kpts, Mapping) and kpts and {*kpts} <= {"path", "npoints"}):
+        return None
+    if kpts is None:
+        return {}
+    if isinstance(kpts, Mapping):
+        unknown = {*kpts} - {"size", "density", "gamma"}
+        if unknown or not kpts.get("gamma", True) or ("size" in kpts) == ("density" in kpts):
+            raise ValueError(f"kpts: expected a size or a density of a mesh that contains Gamma, got {dict(kpts)}")
+        if "density" in kpts:
+            return {"density": float(kpts["density"])}
+        kpts = kpts["size"]
+    shape = np.shape(kpts)
+    if shape == (3,):
+        return {"size": tuple(int(n) if n == int(n) else n for n in kpts)}
+    if len(shape) == 2 and shape[0] > 0 and shape[1] == 3:
+        return None
+    raise ValueError(f"kpts: expected (n1, n2, n3), size or density, an array (n_k, 3) or a path, got {kpts!r}")
+
+
+def _listed_k_points(kpts: Any, atoms: Atoms) -> NDArray[np.float64]:
+    if isinstance(kpts, Mapping):
+        kpts = band_path(atoms, **kpts)
+    return np.array(kpts.kpts if isinstance(kpts, BandPath) else kpts, dtype=np.float64)
