@@ -68,11 +68,20 @@ class PairBlocks:
         groups : mapping
             (atomic number of i, of j) -> array, shape (n_pairs_of_these, n_i, n_j), in the order of
             `pairs.element_groups`.
+
+        Raises
+        ------
+        ValueError
+            If the stack of an element pair is missing or has another shape.
         """
         dtype = np.result_type(*groups.values()) if groups else np.dtype(np.float64)
         blocks = cls.zeros(pairs, basis, spinor=spinor, dtype=dtype)
         for elements, rows in pairs.element_groups.items():
-            blocks.values[blocks.index(rows)] = groups[elements]
+            index, stack = blocks.index(rows), groups.get(elements)
+            if stack is None or stack.shape != index.shape:
+                got = "none" if stack is None else stack.shape
+                raise ValueError(f"blocks of elements {elements}: expected shape {index.shape}, got {got}")
+            blocks.values[index] = stack
         return blocks
 
     @cached_property
@@ -131,7 +140,15 @@ class PairBlocks:
     __rmul__ = __mul__
 
     def on_pairs(self, pairs: PairList) -> "PairBlocks":
-        """The blocks of another pair list: zero where this one lacks a pair, dropped where only this one has it."""
+        """The blocks of another pair list: zero where this one lacks a pair, dropped where only this one has it.
+
+        Raises
+        ------
+        ValueError
+            If the other list is one of other atoms.
+        """
+        if not np.array_equal(pairs.numbers, self.pairs.numbers):
+            raise ValueError("blocks: the other pairs are those of other atoms")
         out = PairBlocks.zeros(pairs, self.basis, spinor=self.spinor, dtype=self.values.dtype)
         source = self.pairs.find(pairs)
         for rows in pairs.element_groups.values():

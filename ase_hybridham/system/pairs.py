@@ -19,6 +19,11 @@ __all__ = ["PairList"]
 
 # A pair at exactly the cutoff must not be there in one direction only because of rounding.
 CUTOFF_MARGIN = 1e-9
+# Beyond these, in angstrom and in periodic images seen by one atom, units are mixed up; the search would take
+# hours, or end the process by an integer overflow.
+LARGEST_CUTOFF = 1e3
+FARTHEST_ATOM = 1e5
+MOST_IMAGES = 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +67,8 @@ class PairList:
         Raises
         ------
         ValueError
-            If the cutoff is not a positive number, or an element has no radius.
+            If the cutoff is not a positive number or far too large for the cell, an element has no radius, or
+            positions or cell are not finite, or the cell is flat.
         """
         numbers = atoms.get_atomic_numbers()
         if isinstance(cutoff, Mapping):
@@ -72,8 +78,8 @@ class PairList:
             radii = np.array([cutoff[int(z)] for z in numbers], dtype=float)
         else:
             radii = np.full(len(atoms), 0.5 * float(cutoff))
-        if not (np.isfinite(radii).all() and (radii > 0).all()):
-            raise ValueError(f"cutoff: expected a positive number of angstrom, got {cutoff}")
+        if not ((radii > 0) & (radii <= 0.5 * LARGEST_CUTOFF)).all():
+            raise ValueError(f"cutoff: expected angstrom, above 0 and up to {LARGEST_CUTOFF:g}, got {cutoff}")
         i, j, shifts = _neighbors(atoms, 2.0 * radii.max() * (1 + CUTOFF_MARGIN)) if len(atoms) else _no_pairs()
         vectors = pair_vectors(atoms, i, j, shifts)
         distances = np.linalg.norm(vectors, axis=1)
@@ -110,6 +116,8 @@ class PairList:
         given_i, given_j = np.asarray(i, dtype=np.int64).ravel(), np.asarray(j, dtype=np.int64).ravel()
         given_r = np.asarray(shifts, dtype=np.int64).reshape(-1, 3)
         n_given = len(given_i)
+        if not n_given == len(given_j) == len(given_r):
+            raise ValueError(f"pairs: expected as many i, j and R, got {n_given}, {len(given_j)} and {len(given_r)}")
         if n_given and (min(given_i.min(), given_j.min()) < 0 or max(given_i.max(), given_j.max()) >= n_atoms):
             raise ValueError(f"pairs: expected atoms 0 to {n_atoms - 1}, got {given_i.min()} to {given_i.max()}")
         is_self = (given_i == given_j) & ~given_r.any(axis=1)
@@ -207,9 +215,23 @@ def _neighbors(atoms: Atoms, cutoff: float) -> tuple[NDArray, NDArray, NDArray]:
     """i, j, R of all pairs within the cutoff, without self pairs."""
     box = complete_cell(atoms.cell.array)
     periodic = np.asarray(atoms.pbc) & atoms.cell.array.any(axis=1)
-    search = NeighborList(cutoff=cutoff, full_list=True)
+    _check_search(atoms.get_positions(), box, periodic, cutoff)
+    # pairs between 1 angstrom and a smaller cutoff are dropped by the caller
+    search = NeighborList(cutoff=max(cutoff, 1.0), full_list=True)
     i, j, shifts = search.compute(points=atoms.get_positions(), box=box, periodic=periodic, quantities="ijS")
     return i.astype(np.int64), j.astype(np.int64), np.asarray(shifts).astype(np.int64).reshape(-1, 3)
+
+
+def _check_search(positions: NDArray, box: NDArray, periodic: NDArray, cutoff: float) -> None:
+    if not (np.abs(positions) <= FARTHEST_ATOM).all():
+        worst = np.abs(positions).max()
+        raise ValueError(f"positions: expected within {FARTHEST_ATOM:g} angstrom of the origin, got {worst:g}")
+    if not np.isfinite(box).all() or np.linalg.det(box / np.linalg.norm(box, axis=1)[:, None]) == 0:
+        raise ValueError(f"cell: expected three independent vectors, got {box.tolist()}")
+    heights = 1 / np.linalg.norm(np.linalg.inv(box), axis=0)
+    images = np.prod(2 * cutoff / heights[periodic] + 1)
+    if images > MOST_IMAGES:
+        raise ValueError(f"cutoff: {cutoff:g} angstrom reaches {images:.0e} images of the cell; check cutoff and cell")
 
 
 def _reverse_index(i: NDArray, j: NDArray, shifts: NDArray, n_atoms: int) -> NDArray[np.int64]:
@@ -219,6 +241,8 @@ def _reverse_index(i: NDArray, j: NDArray, shifts: NDArray, n_atoms: int) -> NDA
     low = shifts.min() if len(shifts) else 0
     reach = int(max(shifts.max(), -low)) + 1
     base = 2 * reach + 1
+    if n_atoms**2 * base**3 >= 2**63:
+        raise ValueError(f"pairs: lattice shifts up to {reach - 1} are too far for {n_atoms} atoms; wrap them")
 
     def encode(a: NDArray, b: NDArray, r: NDArray) -> NDArray[np.int64]:
         code = a * n_atoms + b

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from ase import Atoms
-from conftest import random_atoms
 from scipy.spatial.transform import Rotation
 
 from ase_hybridham.symmetry import (
@@ -15,6 +14,7 @@ from ase_hybridham.symmetry import (
     spherical_harmonics,
 )
 from ase_hybridham.system import LCAOSystem, PairBlocks, PairList
+from tests.conftest import random_atoms
 
 
 def two_centre(pairs, basis, *, spinor=False):

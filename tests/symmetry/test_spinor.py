@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from conftest import random_atoms
 from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
 
@@ -17,6 +16,7 @@ from ase_hybridham.symmetry import (
     wigner_D,
 )
 from ase_hybridham.system import PairBlocks, PairList
+from tests.conftest import random_atoms
 
 PAULI = np.array([[[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
 SHELLS = [((0, 1, 2, 4), (3, 1)), ((0, 0, 1, 1, 2), (0, 1, 2)), ((0,), (0,))]
@@ -61,6 +61,14 @@ def test_time_reversal_error_is_the_largest_violation(mixed_basis):
     assert largest > 0.1
     with pytest.raises(ValueError, match="spinor"):
         time_reversal_error(PairBlocks.zeros(pairs, mixed_basis))
+
+
+def test_spin_rotation_of_half_turns():
+    """The quaternion has w = 0: it cannot be read from the antisymmetric part of the matrix."""
+    for axis, signs in enumerate(([1, -1, -1], [-1, 1, -1], [-1, -1, 1])):
+        U = spin_rotation(np.diag(signs).astype(float))
+        np.testing.assert_allclose(np.vdot(U, U), 2, atol=1e-14)
+        np.testing.assert_allclose(abs(np.vdot(PAULI[axis], U)), 2, atol=1e-14)
 
 
 def test_spin_rotation_is_the_exponential_up_to_its_sign():
