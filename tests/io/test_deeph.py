@@ -16,6 +16,7 @@ from scipy.linalg import eigvalsh
 
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io import formats, read_deeph, read_openmx_band, read_system, write_deeph
+from ase_hybridham.symmetry import spherical_harmonics
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList
 from tests.conftest import random_atoms
 
@@ -91,6 +92,22 @@ def test_bands_of_larger_and_older_data(reference_data, tmp_path, name):
     ours, theirs = eigenvalues(system, reference.k_points[7]), reference.eigenvalues[0, 7]
     low = theirs < reference.fermi_level + 5  # float32 data; S is nearly singular, which the highest bands feel
     np.testing.assert_allclose(ours[low], theirs[low], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_overlap_of_an_s_orbital_points_along_the_bond(golden, sample):
+    overlap = read_deeph(golden / "openmx" / sample / "deeph").overlap
+    pairs = overlap.pairs
+    seen = 0.0
+    for p in range(pairs.n_atoms, len(pairs)):
+        harmonics = spherical_harmonics(pairs.vectors[p], 2)
+        basis = overlap.basis[int(pairs.numbers[pairs.j[p]])]
+        for shell, columns in zip(basis.shells, basis.slices, strict=True):
+            row, y = overlap.block(p)[0, columns], harmonics[shell.l]
+            # OpenMX adds noise of 1e-13; what it integrates has the symmetry to rounding
+            np.testing.assert_allclose(row, (row @ y) / (y @ y) * y, rtol=0, atol=1e-9)
+            seen = max(seen, np.abs(row).max() if shell.l == 2 else 0.0)
+    assert seen > 0.01  # a d shell was among them
 
 
 def test_periodic_axes_are_those_with_hoppings_across(golden):
