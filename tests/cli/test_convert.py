@@ -151,6 +151,12 @@ def test_info_of_what_is_no_data_set(hybridham, golden, tmp_path):
         status, _, messages = hybridham("info", tmp_path / name)
         assert status == 2
         assert f"{name}: not a complete HDF5 file" in messages
+    (tmp_path / "x.hham").write_text("not a model")
+    for name in (tmp_path / "x.hham", "no-such-model"):
+        status, _, messages = hybridham("info", name)
+        assert status == 2
+        assert str(name) in messages
+        assert messages.count("\n") == 1
     status, _, messages = hybridham("info", golden / "openmx/graphene/deeph")
     assert status == 2
     assert "hybridham convert" in messages
