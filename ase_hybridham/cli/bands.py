@@ -1,0 +1,271 @@
+"""hybridham bands: a band structure as picture and numbers, and how far it is from a reference."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.dft.kpoints import BandPath
+    from ase.spectrum.band_structure import BandStructure
+
+    from ase_hybridham.io import BandReference
+    from ase_hybridham.solve import BandError
+    from ase_hybridham.system import LCAOSystem, PairBlocks
+
+DEFAULT_OUTPUT = "bands.png"
+DEFAULT_VIEW = 4.0  # eV shown above and below the Fermi level
+BAND_SUFFIX = ".band"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="a checkpoint, data.h5:NAME, or another program's files")
+    parser.add_argument(
+        "structure",
+        metavar="STRUCTURE",
+        nargs="?",
+        help="for a checkpoint: a file that ASE reads, a DeepH folder or data.h5:NAME (these two give S and the pairs)",
+    )
+    parser.add_argument("--path", help="special points as in ASE, e.g. GMKG; default the standard path of the lattice")
+    parser.add_argument("--npoints", type=int, default=100, metavar="N", help="k-points along the path (default 100)")
+    parser.add_argument(
+        "--kpts",
+        type=int,
+        nargs=3,
+        metavar="N",
+        help="mesh of the Fermi level; without it a stored level is taken, else a dense mesh",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="FILE",
+        help="bands to compare with: an OpenMX .Band file (at its k-points), data.h5:NAME, or a DeepH folder",
+    )
+    parser.add_argument(
+        "--window", type=float, metavar="E", help="compare and show only states within E eV of the reference's E_F"
+    )
+    parser.add_argument("-o", "--output", type=Path, help=f"the picture (default {DEFAULT_OUTPUT}, none with --json)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--overlap", metavar="FILE", help="for a checkpoint: where S of this structure is")
+    parser.add_argument("--valence", nargs="+", action="extend", default=[], metavar="ELEMENT=N", help="as in C=4 S=6")
+    parser.add_argument("--format", help="format of SOURCE, where it should not be recognised")
+    parser.add_argument("--device", default="auto", help="where a checkpoint computes (default auto)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Solve along the path, compare, draw, print."""
+    from ase_hybridham.cli.source import parse_valence
+    from ase_hybridham.io import BandReference
+    from ase_hybridham.solve import bands
+
+    if args.window is not None and not args.window > 0:
+        raise ValueError(f"--window: expected an energy > 0 eV, got {args.window}")
+    valence = parse_valence(args.valence)
+    reference = _reference(args.reference) if args.reference else None
+    system = _system(args, valence)
+    level, level_from = _fermi_level(system, args.kpts)
+    path = _path(args, system.atoms, reference)
+    ours = bands(system, path, reference=level)
+    result: dict[str, Any] = {"source": args.source}
+    theirs = error = None
+    if reference is not None:
+        theirs = _reference_bands(reference, path, ours, args)
+        if isinstance(reference, BandReference) and theirs.energies.shape != ours.energies.shape:
+            raise ValueError(
+                f"{args.reference}: expected {ours.energies.shape[2]} bands and {ours.energies.shape[0]} spin(s) as "
+                f"{args.source} has, got {theirs.energies.shape[2]} and {theirs.energies.shape[0]}"
+            )
+        error = _error(theirs, ours, args.window)
+        result["reference"] = {
+            "max_eV": error.max,
+            "mean_eV": error.mean,
+            "aligned_max_eV": error.aligned_max,
+            "aligned_mean_eV": error.aligned_mean,
+            "window_eV": args.window,
+        }
+        result |= {"aligned_at": error.aligned_at, "reference_fermi_eV": theirs.reference, "states": error.n_states}
+    result |= {"fermi_eV": level, "fermi_from": level_from, "electrons": system.electrons}
+    output = args.output or (None if args.json else Path(DEFAULT_OUTPUT))
+    if output is not None:
+        _draw(output, args, ours, theirs, error)
+        result["output"] = str(output)
+    if args.json:
+        result |= {"path": _labels(ours, reference), "k_points": path.kpts.tolist()}
+        result["eigenvalues_eV"] = ours.energies.tolist()
+        print(json.dumps(result))
+    else:
+        print(_summary(result, ours))
+    return 0
+
+
+def _system(args: argparse.Namespace, valence: dict[str, float]) -> "LCAOSystem":
+    """H and S: predicted, or as they are stored."""
+    from ase_hybridham.cli.source import kind_of, load_system, with_electrons
+    from ase_hybridham.io import read_system
+
+    kind = "system" if args.format else kind_of(args.source)
+    if kind == "checkpoint":
+        if args.structure is None:
+            raise ValueError(f"{args.source} is a model: expected a STRUCTURE to predict, as in bands MODEL STRUCTURE")
+        return _predicted(args)
+    for option, value in (("STRUCTURE", args.structure), ("--overlap", args.overlap)):
+        if value is not None:
+            raise ValueError(f"{option} {value}: only a checkpoint takes one, {args.source} holds its own")
+    if kind == "dataset":
+        return load_system(args.source, valence=valence)
+    system = read_system(args.source, args.format)
+    return with_electrons(system, valence) if valence else system  # else counted only if the level needs it
+
+
+def _predicted(args: argparse.Namespace) -> "LCAOSystem":
+    from ase_hybridham.calculator import HybridHamCalculator
+
+    atoms, overlap = _structure(args.structure)
+    if args.overlap:
+        _, overlap = _structure(args.overlap)
+        if overlap is None:
+            raise ValueError(f"--overlap {args.overlap}: holds no overlap; expected a DeepH folder or data.h5:NAME")
+    atoms.calc = HybridHamCalculator(args.source, device=args.device, overlap=overlap)
+    return atoms.calc.get_system()
+
+
+def _structure(source: str) -> tuple["Atoms", "PairBlocks | None"]:
+    """Atoms, and S where the source holds it too."""
+    import ase.io
+
+    from ase_hybridham.cli.source import kind_of, load_system
+    from ase_hybridham.errors import FormatError
+    from ase_hybridham.io import format_of, read_system
+
+    if kind_of(source) == "dataset" or format_of(source) is not None:
+        system = load_system(source) if kind_of(source) == "dataset" else read_system(source)
+        return system.atoms.copy(), system.overlap
+    if not Path(source).exists():
+        raise FormatError(f"{source}: no such file or folder")
+    try:
+        return ase.io.read(source), None
+    except Exception as error:  # ASE's many readers raise whatever they run into
+        raise FormatError(f"{source}: not a structure that ASE reads ({error or type(error).__name__})") from error
+
+
+def _fermi_level(system: "LCAOSystem", mesh: list[int] | None) -> tuple[float, str]:
+    """The level in eV, and where it comes from."""
+    from ase_hybridham.cli.source import with_electrons
+    from ase_hybridham.solve import fermi_level, k_mesh
+
+    if system.fermi_level is not None and mesh is None:
+        return float(system.fermi_level), "stored"
+    complete = with_electrons(system)
+    if complete.electrons is None:
+        unknown = sorted(symbol for symbol, atom in complete.basis.atoms.items() if atom.valence is None)
+        raise ValueError(f"Fermi level: not stored, and a valence is unknown; give --valence {'=N '.join(unknown)}=N")
+    k, w = k_mesh(system.atoms, mesh, time_reversal=system.spin != "spinor")
+    return fermi_level(complete, k, w), "electrons"
+
+
+def _reference(source: str) -> "BandReference | LCAOSystem":
+    from ase_hybridham.cli.source import kind_of, load_system
+    from ase_hybridham.io import read_openmx_band, read_system
+
+    if Path(source).suffix.lower() == BAND_SUFFIX:
+        return read_openmx_band(source)
+    return load_system(source) if kind_of(source) == "dataset" else read_system(source)
+
+
+def _path(args: argparse.Namespace, atoms: "Atoms", reference: "BandReference | LCAOSystem | None") -> "BandPath":
+    from ase.dft.kpoints import BandPath
+
+    from ase_hybridham.io import BandReference
+    from ase_hybridham.solve import band_path
+
+    if not isinstance(reference, BandReference):
+        return band_path(atoms, args.path, args.npoints)
+    if args.path is not None:
+        raise ValueError(f"--path {args.path}: the k-points are those of {args.reference}; leave it out")
+    special = {label: reference.k_points[row] for row, label in reference.ticks if label}
+    return BandPath(atoms.cell.complete(), reference.k_points, special)
+
+
+def _reference_bands(
+    reference: "BandReference | LCAOSystem", path: "BandPath", ours: "BandStructure", args: argparse.Namespace
+) -> "BandStructure":
+    from ase.spectrum.band_structure import BandStructure
+
+    from ase_hybridham.io import BandReference
+    from ase_hybridham.solve import bands
+
+    if isinstance(reference, BandReference):
+        return BandStructure(path, reference.eigenvalues, reference=reference.fermi_level)
+    if reference.n_orbitals != ours.energies.shape[2]:
+        raise ValueError(
+            f"{args.reference}: expected {ours.energies.shape[2]} orbitals as {args.source} has, "
+            f"got {reference.n_orbitals}; is it the same structure in the same basis?"
+        )
+    level, _ = _fermi_level(reference, args.kpts)
+    return bands(reference, path, reference=level)
+
+
+def _error(theirs: "BandStructure", ours: "BandStructure", window: float | None) -> "BandError":
+    from ase_hybridham.solve import band_error
+
+    return band_error(
+        theirs.energies,
+        ours.energies,
+        reference_level=theirs.reference,
+        predicted_level=ours.reference,
+        window=window,
+    )
+
+
+def _draw(
+    output: Path,
+    args: argparse.Namespace,
+    ours: "BandStructure",
+    theirs: "BandStructure | None",
+    error: "BandError | None",
+) -> None:
+    from ase.spectrum.band_structure import BandStructure
+
+    from ase_hybridham.plot import plot_bands, save_figure
+
+    zero = r"E_\mathrm{F}"
+    if theirs is not None and error is not None and error.aligned_at == "valence maximum":
+        # in a gap the level lies anywhere: put the two valence maxima on each other
+        filled = theirs.energies <= theirs.reference
+        zero = r"E_\mathrm{VBM}"
+        theirs, ours = (BandStructure(b.path, b.energies, reference=b.energies[filled].max()) for b in (theirs, ours))
+    labels = (Path(args.source).name, Path(args.reference).name) if args.reference else (Path(args.source).name, "")
+    if args.structure is not None:
+        labels = ("predicted", "DFT")
+    save_figure(plot_bands(ours, theirs, labels=labels, window=args.window or DEFAULT_VIEW, zero=zero), output)
+
+
+def _labels(ours: "BandStructure", reference: "BandReference | LCAOSystem | None") -> list[dict[str, Any]]:
+    """The special points on the path: label and row of the k-points."""
+    from ase.dft.kpoints import find_bandpath_kinks
+
+    from ase_hybridham.io import BandReference
+
+    if isinstance(reference, BandReference):
+        return [{"label": label, "row": row} for row, label in reference.ticks]
+    rows = find_bandpath_kinks(ours.path.cell, ours.path.kpts)
+    return [{"label": label, "row": int(row)} for row, label in zip(rows, ours.get_labels()[2], strict=True)]
+
+
+def _summary(result: dict[str, Any], ours: "BandStructure") -> str:
+    n_spins, n_k, n_bands = ours.energies.shape
+    spins = " x 2 spins" if n_spins == 2 else ""
+    lines = [f"{result['source']}: {n_bands} bands{spins} at {n_k} k-points"]
+    lines.append(f"Fermi level {result['fermi_eV']:.6f} eV ({result['fermi_from']})")
+    if "reference" in result:
+        error = result["reference"]
+        window = f"within {error['window_eV']:g} eV of E_F" if error["window_eV"] else "all bands"
+        lines.append(f"difference to the reference, {window}, {result['states']} states, eV:")
+        lines.append(f"  as they are              max {error['max_eV']:.3e}  mean {error['mean_eV']:.3e}")
+        place = (
+            f"{result['aligned_at']}s aligned" if result["aligned_at"] == "fermi level" else "valence maxima aligned"
+        )
+        lines.append(f"  {place:24s} max {error['aligned_max_eV']:.3e}  mean {error['aligned_mean_eV']:.3e}")
+    if "output" in result:
+        lines.append(f"picture: {result['output']}")
+    return "\n".join(lines)

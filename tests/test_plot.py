@@ -1,0 +1,89 @@
+"""Pictures: what is drawn where, and that nothing outside the figure changes."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from ase.cell import Cell
+from ase.dft.kpoints import BandPath
+from ase.spectrum.band_structure import BandStructure
+
+from ase_hybridham.plot import new_axes, plot_bands, save_figure
+
+HEXAGONAL = Cell.new([2.46, 2.46, 15, 90, 90, 120])
+
+
+def hexagonal_bands(n_spins: int = 1, npoints: int = 30, reference: float = -3.0) -> BandStructure:
+    path = HEXAGONAL.bandpath("GMKG", npoints=npoints, pbc=(True, True, False))
+    k = np.linalg.norm(path.kpts @ HEXAGONAL.reciprocal(), axis=1)
+    energies = np.stack([-6 + 5 * k, -2 + k, 4 - k], axis=-1)
+    return BandStructure(path, np.stack([energies + s for s in range(n_spins)]), reference=reference)
+
+
+def curves(ax) -> list[np.ndarray]:
+    """The lines of many points."""
+    return [line.get_ydata() for line in ax.get_lines() if len(line.get_ydata()) > 2]
+
+
+def test_bands_are_drawn_with_their_reference_at_zero():
+    bands = hexagonal_bands()
+    ax = plot_bands(bands)
+    np.testing.assert_allclose(np.array(curves(ax)).T, bands.energies[0] + 3.0)
+    assert [label.get_text() for label in ax.get_xticklabels()] == [r"$\Gamma$", "M", "K", r"$\Gamma$"]
+    assert "(eV)" in ax.get_ylabel()
+    assert ax.get_legend() is None
+
+
+def test_reference_lies_below_in_another_style_and_on_the_same_axis():
+    predicted, dft = hexagonal_bands(), hexagonal_bands(npoints=12, reference=-2.5)
+    ax = plot_bands(predicted, dft, labels=("ours", "theirs"), window=3)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ours", "theirs"]
+    handles = ax.get_legend().legend_handles
+    drawn = [line for line in ax.get_lines() if len(line.get_xdata()) > 2]
+    theirs, ours = drawn[:3], drawn[3:]
+    np.testing.assert_allclose([line.get_ydata() for line in theirs], dft.energies[0].T + 2.5)
+    assert theirs[0].get_zorder() < ours[0].get_zorder()
+    assert theirs[0].get_color() == handles[1].get_color() != handles[0].get_color() == ours[0].get_color()
+    assert theirs[0].get_xdata()[-1] == pytest.approx(ours[0].get_xdata()[-1])
+    assert ax.get_ylim() == (-3, 3)
+
+
+def test_given_axes_are_used_and_two_spins_drawn():
+    ax = new_axes()
+    assert plot_bands(hexagonal_bands(n_spins=2), ax=ax, window=(-1, 5)) is ax
+    assert len(curves(ax)) == 6
+    assert ax.get_ylim() == (-1, 5)
+
+
+def test_doubled_points_and_jumps_are_labeled_once():
+    k = np.array([[0, 0, 0], [0.25, 0, 0], [0.5, 0, 0], [0.5, 0, 0], [0.4, 0.1, 0], [1 / 3, 1 / 3, 0]])
+    special = {"Gamma": k[0], "M1": k[2], "K": k[5]}
+    ax = plot_bands(BandStructure(BandPath(HEXAGONAL, k, special), np.zeros((1, 6, 1)), reference=0.0))
+    names = [label.get_text() for label in ax.get_xticklabels()]
+    assert names[:2] == [r"$\Gamma$", "M$_{1}$"]
+    assert names[-1] == "K"
+    jump = HEXAGONAL.bandpath("GM,KG", npoints=12, pbc=(True, True, False))
+    ax = plot_bands(BandStructure(jump, np.zeros((1, len(jump.kpts), 1)), reference=0.0))
+    assert [label.get_text() for label in ax.get_xticklabels()] == [r"$\Gamma$", "M|K", r"$\Gamma$"]
+
+
+def test_a_molecule_is_a_ladder_of_levels():
+    levels = BandStructure(BandPath(HEXAGONAL, np.zeros((1, 3))), np.array([[[-1.0, 2.0]]]), reference=0.5)
+    heights = [line.get_ydata()[0] for line in plot_bands(levels).get_lines()[:2]]
+    assert heights == [-1.5, 1.5]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
+def test_saving_leaves_one_file_and_the_backend_alone(tmp_path, suffix):
+    backend = matplotlib.get_backend()
+    save_figure(plot_bands(hexagonal_bands(), hexagonal_bands()), tmp_path / f"bands{suffix}")
+    assert [path.name for path in tmp_path.iterdir()] == [f"bands{suffix}"]
+    assert (tmp_path / f"bands{suffix}").stat().st_size > 5000
+    assert matplotlib.get_backend() == backend
+    assert not plt.get_fignums()
+
+
+def test_unknown_picture_format_is_an_error_that_leaves_no_file(tmp_path):
+    with pytest.raises(ValueError, match=r"bands\.xyz: expected a suffix of"):
+        save_figure(plot_bands(hexagonal_bands()), tmp_path / "bands.xyz")
+    assert not list(tmp_path.iterdir())
