@@ -1,1 +1,37 @@
-"""(filled below)"""
+"""How does a network turn a structure into a Hamiltonian? Both stages, their targets, and the checkpoint."""
+
+from ase_hybridham.model.cascade import Cascade, Domain, Stage
+from ase_hybridham.model.checkpoint import (
+    TrainedModel,
+    find_model,
+    load_model,
+    read_metadata,
+    save_model,
+    select_device,
+)
+from ase_hybridham.model.config import ModelConfig, Stage1Config, Stage2Config
+from ase_hybridham.model.equivariant import Stage1, Stage1Output
+from ase_hybridham.model.graph import PairGraph, Vocabulary, blocks_from_components, turn_components
+from ase_hybridham.model.targets import TargetScale
+
+__all__ = [
+    "Cascade",
+    "Domain",
+    "ModelConfig",
+    "PairGraph",
+    "Stage",
+    "Stage1",
+    "Stage1Config",
+    "Stage1Output",
+    "Stage2Config",
+    "TargetScale",
+    "TrainedModel",
+    "Vocabulary",
+    "blocks_from_components",
+    "find_model",
+    "load_model",
+    "read_metadata",
+    "save_model",
+    "select_device",
+    "turn_components",
+]

@@ -1,1 +1,17 @@
-"""(filled below)"""
+"""How do networks learn, and how good are they? Data, the two phases, metrics, evaluation."""
+
+from ase_hybridham.train.config import PhaseConfig, TrainConfig, read_config
+from ase_hybridham.train.evaluate import Evaluation, evaluate
+from ase_hybridham.train.loop import train
+from ase_hybridham.train.metrics import HamiltonianError, hamiltonian_error
+
+__all__ = [
+    "Evaluation",
+    "HamiltonianError",
+    "PhaseConfig",
+    "TrainConfig",
+    "evaluate",
+    "hamiltonian_error",
+    "read_config",
+    "train",
+]

@@ -1,0 +1,163 @@
+"""Both stages in a row: baseline Hamiltonian, correction, blocks."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ase_hybridham.model.config import ModelConfig
+from ase_hybridham.model.equivariant import Stage1, Stage1Output
+from ase_hybridham.model.frames import EdgeFrame, GlobalFrame
+from ase_hybridham.model.graph import PairGraph, Vocabulary, blocks_from_components, row_types
+from ase_hybridham.model.layout import FeatureLayout
+from ase_hybridham.model.targets import TargetScale
+from ase_hybridham.model.transformer import GraphTransformer
+from ase_hybridham.system import Basis, PairBlocks, PairList
+
+__all__ = ["Cascade", "Domain", "Stage", "Stage2"]
+
+Stage = Literal["mean", "stage1", "hybrid"]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What a network is made for, measured on its training set.
+
+    Parameters
+    ----------
+    basis : Basis
+    reach : float
+        Longest pair in angstrom.
+    n_neighbors : float
+        Average number of pairs of an atom.
+    """
+
+    basis: Basis
+    reach: float
+    n_neighbors: float
+
+
+class Stage2(nn.Module):
+    """Transformer and frame: the correction in units of the residual's scale.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    vocabulary : Vocabulary
+    domain : Domain
+    """
+
+    input_scale: Tensor
+
+    def __init__(self, config: ModelConfig, vocabulary: Vocabulary, domain: Domain) -> None:
+        super().__init__()
+        self.layout, self.vocabulary = FeatureLayout(config.stage1.multiplicities), vocabulary
+        make = EdgeFrame if config.stage2.frame == "edge" else GlobalFrame
+        self.frame = make(config.stage2, self.layout, vocabulary)
+        self.transformer = GraphTransformer(
+            config.stage2,
+            vocabulary,
+            self.frame.node_inputs,
+            self.frame.edge_inputs,
+            self.frame.onsite_inputs,
+            domain.reach,
+            domain.n_neighbors,
+            self.layout.lmax,
+        )
+        # one number per group and kind keeps the inputs near 1 and commutes with rotations
+        self.register_buffer("input_scale", torch.ones(3, config.stage2.n_groups, dtype=torch.float64))
+
+    def inputs(self, graph: PairGraph, output: Stage1Output) -> tuple[list[Tensor], ...]:
+        """What the frame gives for atoms, hoppings and on-site pairs, unscaled."""
+        return self.frame.inputs(graph, output, graph.frames(self.layout.lmax))
+
+    def forward(self, graph: PairGraph, output: Stage1Output) -> tuple[Tensor, Tensor]:
+        """Scaled corrections of on-site blocks (N, size) and hoppings (E, size)."""
+        frames = graph.frames(self.layout.lmax)
+        given = self.frame.inputs(graph, output, frames)
+        scaled = [
+            [rows * factor for rows, factor in zip(kind, scale, strict=True)]
+            for kind, scale in zip(given, self.input_scale, strict=True)
+        ]
+        onsite, hopping = self.transformer(graph, *scaled)
+        types = (
+            row_types(graph.species, self.vocabulary.n_species),
+            row_types(graph.element_pair, self.vocabulary.n_pairs),
+        )
+        return self.frame.read_out(graph, output, frames, onsite, hopping, types)
+
+
+class Cascade(nn.Module):
+    """The whole network; `hybrid` is False while only stage 1 is trained.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    domain : Domain
+    """
+
+    has_stage2: Tensor
+
+    def __init__(self, config: ModelConfig, domain: Domain) -> None:
+        super().__init__()
+        self.config, self.domain = config, domain
+        self.vocabulary = Vocabulary(domain.basis)
+        self.stage1 = Stage1(config.stage1, self.vocabulary, domain.reach, domain.n_neighbors)
+        self.scale1 = TargetScale(self.vocabulary)
+        self.stage2 = Stage2(config, self.vocabulary, domain)
+        self.scale2 = TargetScale(self.vocabulary)
+        self.register_buffer("has_stage2", torch.tensor(False))
+        self.to(getattr(torch, config.dtype))
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether stage 2 has been trained."""
+        return bool(self.has_stage2)
+
+    @property
+    def lmax(self) -> int:
+        """Degrees of alignment matrices that graphs must carry."""
+        return self.stage1.layout.lmax
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return next(self.parameters()).device
+
+    def graph(self, pairs: PairList) -> PairGraph:
+        """The graph of a pair list as this network takes it."""
+        return PairGraph.from_pairs(pairs, self.vocabulary, self.lmax, self.dtype).to(self.device)
+
+    def forward(self, graph: PairGraph, stage: Stage | None = None) -> tuple[Tensor, Tensor]:
+        """On-site (N, size) and hopping (E, size, edge frames) components in eV.
+
+        Parameters
+        ----------
+        graph : PairGraph
+        stage : {"mean", "stage1", "hybrid"}, optional
+            The hybrid if stage 2 has been trained, else stage 1; "mean" is what the target scale knows alone.
+        """
+        if stage == "mean":
+            return self.scale1(graph, *self._zeros(graph))
+        output = self.stage1(graph)
+        node, edge = self.scale1(graph, output.node_out, output.edge_out)
+        if stage == "stage1" or (stage is None and not self.hybrid):
+            return node, edge
+        node_change, edge_change = self.scale2(graph, *self.stage2(graph, output))
+        return node + node_change, edge + edge_change
+
+    @torch.no_grad()
+    def predict(self, pairs: PairList, stage: Stage | None = None) -> PairBlocks:
+        """The Hamiltonian on a pair list, eV, Hermitian to rounding."""
+        node, edge = self(self.graph(pairs), stage)
+        return blocks_from_components(node, edge, pairs, self.vocabulary)
+
+    def _zeros(self, graph: PairGraph) -> tuple[Tensor, Tensor]:
+        size = self.vocabulary.size
+        return graph.distance.new_zeros(len(graph.species), size), graph.distance.new_zeros(len(graph.distance), size)

@@ -1,0 +1,196 @@
+"""A trained network in one file.
+
+`.hham` is a safetensors container: the tensors of both stages and of their target scales, and JSON
+metadata with everything needed to build the network (schema, config, domain with basis and radial
+functions) and to judge it (provenance, metrics). Loading executes nothing.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from ase import Atoms
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ase_hybridham.errors import CheckpointError
+from ase_hybridham.files import written_atomically
+from ase_hybridham.model.cascade import Cascade, Domain, Stage
+from ase_hybridham.model.config import ModelConfig
+from ase_hybridham.system import Basis, PairBlocks, PairList
+from ase_hybridham.system.lcao import PotentialReference
+
+__all__ = ["SUFFIX", "TrainedModel", "find_model", "load_model", "read_metadata", "save_model", "select_device"]
+
+SUFFIX, SCHEMA = ".hham", 1
+MODELS_VARIABLE = "HYBRIDHAM_MODELS"
+
+
+@dataclass
+class TrainedModel:
+    """A network with what is known of it.
+
+    Parameters
+    ----------
+    cascade : Cascade
+    potential_reference : str
+        Zero of energy of the training set.
+    provenance : mapping
+        Data set hash, code, functional, k-mesh: plain JSON types.
+    metrics : mapping
+        Errors on the validation and test sets, as training found them.
+    """
+
+    cascade: Cascade
+    potential_reference: PotentialReference = "unknown"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def basis(self) -> Basis:
+        """Orbitals of H, with radial functions if the training data had them."""
+        return self.cascade.domain.basis
+
+    def predict(self, atoms: Atoms, pairs: PairList | None = None, stage: Stage | None = None) -> PairBlocks:
+        """H in eV of a structure, exactly Hermitian.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms
+        pairs : PairList, optional
+            By default all pairs within the orbital radii of the basis.
+        stage : {"mean", "stage1", "hybrid"}, optional
+            The hybrid if stage 2 has been trained, else stage 1.
+
+        Raises
+        ------
+        CheckpointError
+            If the network does not know an element.
+        """
+        self.cascade.vocabulary.species_of(atoms.get_atomic_numbers())
+        pairs = PairList.from_atoms(atoms, self.basis.cutoffs()) if pairs is None else pairs
+        return self.cascade.predict(pairs, stage).hermitian_part()
+
+
+def save_model(path: str | Path, model: TrainedModel) -> None:
+    """Write a checkpoint, atomically."""
+    cascade = model.cascade
+    metadata = {
+        "schema": SCHEMA,
+        "config": cascade.config.model_dump(by_alias=True),
+        "basis": cascade.domain.basis.to_dict(),
+        "reach": cascade.domain.reach,
+        "n_neighbors": cascade.domain.n_neighbors,
+        "spin": "none",
+        "hybrid": cascade.hybrid,
+        "potential_reference": model.potential_reference,
+        "provenance": dict(model.provenance),
+        "metrics": dict(model.metrics),
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in cascade.state_dict().items()}
+    with written_atomically(path) as temporary:
+        save_file(tensors, temporary, metadata={"hybridham": json.dumps(metadata)})
+
+
+def find_model(name: str | Path) -> Path:
+    """The checkpoint file of a path or of the name of a model.
+
+    Names are looked up in the folder that HYBRIDHAM_MODELS names and among the models that come with the package.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such file and no such model.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise CheckpointError(f"{name}: expected a {SUFFIX} file, got a folder")
+    if path.suffix == SUFFIX or path.name != str(name):
+        raise CheckpointError(f"{name}: no such checkpoint; `hybridham train` makes one")
+    folders = [Path(os.environ[MODELS_VARIABLE])] if os.environ.get(MODELS_VARIABLE) else []
+    folders.append(Path(__file__).parent.parent / "data")
+    for folder in folders:
+        candidate = folder / f"{name}{SUFFIX}"
+        if candidate.is_file():
+            return candidate
+    known = sorted({p.stem for folder in folders for p in folder.glob(f"*{SUFFIX}")})
+    raise CheckpointError(
+        f"model {str(name)!r}: not found; known names: {', '.join(known) or 'none'}; "
+        f"give a {SUFFIX} file or set {MODELS_VARIABLE} to the folder of your models"
+    )
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata of a checkpoint file or named model, without its tensors.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not a checkpoint, or of another schema.
+    """
+    path = find_model(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {})["hybridham"])
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of this package; `hybridham train` makes one") from error
+    if metadata.get("schema") != SCHEMA:
+        raise CheckpointError(
+            f"{path}: expected checkpoint schema {SCHEMA}, got {metadata.get('schema')}; use another version"
+        )
+    return cast(dict[str, Any], metadata)
+
+
+def select_device(device: str) -> torch.device:
+    """A torch device; "auto" is CUDA where it exists.
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown or not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: expected auto, cpu or an available accelerator, got {device!r}") from error
+
+
+def load_model(path: str | Path, device: str = "auto", dtype: str = "float64") -> TrainedModel:
+    """A trained network, ready to predict.
+
+    Parameters
+    ----------
+    path : str or Path
+        Checkpoint file, or the name of a model.
+    device : str
+        "auto", "cpu", "cuda", ...
+    dtype : str
+        "float64" (default: eigenvalues of a nearly singular S feel single precision) or "float32".
+
+    Raises
+    ------
+    CheckpointError
+        If the file is not a valid checkpoint.
+    """
+    path = find_model(path)
+    metadata = read_metadata(path)
+    try:
+        config = ModelConfig(**metadata["config"])
+        domain = Domain(Basis.from_dict(metadata["basis"]), metadata["reach"], metadata["n_neighbors"])
+        cascade = Cascade(config, domain)
+        with safe_open(path, framework="pt") as file:
+            cascade.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (SafetensorError, ValidationError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: damaged checkpoint ({reason}); train or copy it again") from error
+    cascade = cascade.to(device=select_device(device), dtype=getattr(torch, dtype)).eval().requires_grad_(False)
+    return TrainedModel(cascade, metadata["potential_reference"], metadata["provenance"], metadata["metrics"])

@@ -1,0 +1,105 @@
+"""The one list of the options of a training run; a YAML file or `key=value` words fill it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ase_hybridham.model import ModelConfig
+
+__all__ = ["PhaseConfig", "TrainConfig", "read_config"]
+
+
+class PhaseConfig(BaseModel):
+    """One phase: stage 1, or stage 2 on what stage 1 leaves."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(100, ge=0)
+    batch_size: int = Field(1, ge=1, description="structures in a step")
+    learning_rate: float = Field(5e-3, gt=0)
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    warmup_steps: int = Field(50, ge=0)
+    patience: int = Field(10, ge=1, description="plateau: epochs without progress before the rate is halved")
+    loss: Literal["smooth_l1", "mse"] = Field("smooth_l1", description="on direct-sum components; mse is the paper's")
+    beta_meV: float = Field(5.0, gt=0, description="smooth L1: below this error it is quadratic")
+    onsite_weight: float = Field(1.0, ge=0, description="of an on-site element against a hopping element")
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of averaged weights, which are then the result")
+
+
+class TrainConfig(BaseModel):
+    """A training run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: Path = Field(description="data set with splits train and val")
+    output: Path = Field(Path("runs/model"), description="folder of checkpoint, log and training state")
+    seed: int = 0
+    device: str = "auto"
+    model: ModelConfig = ModelConfig()
+    phase1: PhaseConfig = PhaseConfig()
+    phase2: PhaseConfig = PhaseConfig(learning_rate=1e-3, beta_meV=0.5)
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The configuration in a YAML file.
+
+    Parameters
+    ----------
+    path : str or Path
+        Paths in it are relative to the working folder.
+    overrides : sequence of str
+        ``key=value`` words that go before the file, e.g. ``phase1.epochs=20``.
+
+    Raises
+    ------
+    ValueError
+        If the file is no YAML mapping, a key is unknown, or a value is not allowed; the message names the key.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        entries = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
+    if entries is None:
+        entries = {}
+    if not isinstance(entries, dict):
+        raise ValueError(f"{path}: expected a mapping of options, got {type(entries).__name__}")
+    for word in overrides:
+        _override(entries, word)
+    try:
+        return TrainConfig(**entries)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_first_problem(error)}") from error
+    except TypeError as error:
+        raise ValueError(f"{path}: options must be words ({error})") from error
+
+
+def _override(entries: dict[str, Any], word: str) -> None:
+    key, equals, value = word.partition("=")
+    if not equals or not key:
+        raise ValueError(f"override: expected key=value, got {word!r}")
+    *folders, last = key.split(".")
+    place = entries
+    for folder in folders:
+        place = place.setdefault(folder, {})
+        if not isinstance(place, dict):
+            raise ValueError(f"override: {folder!r} in {word!r} is no group of options")
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"override: {word!r} has no readable value") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown option {key}; see docs/training.md or `hybridham train -h`"
+    if problem["type"] == "missing":
+        return f"option {key} is missing"
+    return f"option {key}: {problem['msg']}, got {problem.get('input')!r}"

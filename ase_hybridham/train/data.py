@@ -1,0 +1,129 @@
+"""Graphs of a data set's splits, kept in memory; what phase 2 caches; rotated copies."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+from torch_geometric.data import Batch
+from tqdm import tqdm
+
+from ase_hybridham.errors import CheckpointError
+from ase_hybridham.model import Cascade, Domain, PairGraph, Stage1Output, turn_components
+from ase_hybridham.store import DataSet
+from ase_hybridham.symmetry import wigner_D
+
+__all__ = ["add_stage1", "batches", "domain_of", "graphs_of", "rotated", "stage1_output"]
+
+# room for structures a little wider than the training set
+REACH_MARGIN = 0.05  # angstrom
+
+
+def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
+    """Basis, longest pair and average number of neighbors of some structures of a data set.
+
+    Raises
+    ------
+    CheckpointError
+        If the data have spin, which this network does not predict.
+    ValueError
+        If no structure has a hopping.
+    """
+    if data.spin != "none":
+        raise CheckpointError(f"{data.path}: spin {data.spin!r}; this network predicts spinless Hamiltonians only")
+    if not names:
+        raise ValueError(f"{data.path}: the training split is empty; see `hybridham convert --split`")
+    pairs = [data[name].pairs for name in names]
+    n_hoppings = sum(p.n_hoppings for p in pairs)
+    if not n_hoppings:
+        raise ValueError(f"{data.path}: no hopping in the training split; is the cutoff too small?")
+    reach = max(float(p.distances.max()) for p in pairs) + REACH_MARGIN
+    data.basis.cutoffs()  # a clear error now, not at the first prediction
+    return Domain(data.basis, reach, n_hoppings / sum(p.n_atoms for p in pairs))
+
+
+def graphs_of(data: DataSet, names: Sequence[str], cascade: Cascade, *, progress: bool = False) -> list[PairGraph]:
+    """Graphs with targets in the dtype and on the device of the network."""
+    bar = tqdm(names, desc="structures", leave=False, disable=not progress)
+    return [
+        PairGraph.with_targets(data[name].hamiltonian[0], cascade.vocabulary, cascade.lmax, cascade.dtype).to(
+            cascade.device
+        )
+        for name in bar
+    ]
+
+
+def batches(graphs: Sequence[PairGraph], size: int, rng: np.random.Generator | None = None) -> Iterator[PairGraph]:
+    """All graphs in batches, in random order if a generator is given."""
+    order = np.arange(len(graphs)) if rng is None else rng.permutation(len(graphs))
+    for start in range(0, len(order), size):
+        yield Batch.from_data_list([graphs[k] for k in order[start : start + size]])
+
+
+@torch.no_grad()
+def add_stage1(graphs: Sequence[PairGraph], cascade: Cascade) -> None:
+    """Store in every graph what stage 1 gives for it, and replace the targets by what it leaves."""
+    for graph in graphs:
+        output = cascade.stage1(graph)
+        node, edge = cascade.scale1(graph, output.node_out, output.edge_out)
+        graph.node_target, graph.edge_target = graph.node_target - node, graph.edge_target - edge
+        for block, (nodes, edges, onsite) in enumerate(zip(output.nodes, output.edges, output.onsite, strict=True)):
+            graph[f"stage1_node_{block}"], graph[f"stage1_edge_{block}"] = nodes, edges
+            graph[f"stage1_onsite_{block}"] = onsite
+        graph.stage1_node_out, graph.stage1_edge_out = output.node_out, output.edge_out
+
+
+def stage1_output(graph: PairGraph, n_blocks: int) -> Stage1Output:
+    """What `add_stage1` stored."""
+    return Stage1Output(
+        nodes=[graph[f"stage1_node_{b}"] for b in range(n_blocks)],
+        edges=[graph[f"stage1_edge_{b}"] for b in range(n_blocks)],
+        onsite=[graph[f"stage1_onsite_{b}"] for b in range(n_blocks)],
+        node_out=graph.stage1_node_out,
+        edge_out=graph.stage1_edge_out,
+    )
+
+
+def rotated(graph: PairGraph, cascade: Cascade, rng: np.random.Generator) -> PairGraph:
+    """A copy of a batch, every structure turned by a random rotation, without running stage 1 again.
+
+    Components in the frames of the edges stay; the frames turn, D(Q e) = D(e) D(Q)^T, and so do the features and
+    on-site components in the lab.
+    """
+    graph = graph.clone()
+    rotations = Rotation.random(graph.num_graphs, rng=rng).as_matrix()
+    of_node, of_edge = graph.batch, graph.batch[graph.edge_index[0]]
+    layout = cascade.stage1.layout
+    turns = [torch.ones(graph.num_nodes, 1, 1, dtype=cascade.dtype, device=cascade.device)]
+    for l in range(1, max(cascade.lmax, cascade.vocabulary.lmax) + 1):
+        D = torch.from_numpy(wigner_D(l, rotations)).to(turns[0])
+        turns.append(D[of_node])
+        if l <= cascade.lmax:
+            graph[f"align_{l}"] = torch.bmm(graph[f"align_{l}"], D[of_edge].transpose(1, 2))
+    for block in range(cascade.config.stage1.n_blocks):
+        for kind in ("node", "onsite"):
+            key = f"stage1_{kind}_{block}"
+            graph[key] = _turn_rows(graph[key], layout.multiplicities, turns)
+    for key in ("node_target", "stage1_node_out"):
+        graph[key] = _turn_onsite(graph[key], graph.species, cascade, turns)
+    return graph
+
+
+def _turn_rows(rows: Tensor, multiplicities: tuple[int, ...], turns: list[Tensor]) -> Tensor:
+    widths = [(2 * l + 1) * mul for l, mul in enumerate(multiplicities)]
+    parts = [
+        torch.bmm(turns[l], part.unflatten(1, (2 * l + 1, -1))).flatten(1)
+        for l, part in enumerate(rows.split(widths, dim=1))
+    ]
+    return torch.cat(parts, dim=1)
+
+
+def _turn_onsite(rows: Tensor, species: Tensor, cascade: Cascade, turns: list[Tensor]) -> Tensor:
+    out = torch.zeros_like(rows)
+    for s in range(cascade.vocabulary.n_species):
+        index = torch.nonzero(species == s).ravel()
+        direct_sum = cascade.vocabulary.targets[cascade.vocabulary.onsite_pair(s)].direct_sum
+        picked = rows[index, : direct_sum.size]
+        out[index, : direct_sum.size] = turn_components(picked, direct_sum, [turn[index] for turn in turns])
+    return out

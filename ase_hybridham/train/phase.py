@@ -1,0 +1,192 @@
+"""One phase of training: a module, its targets, its best epoch on the validation split."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ase_hybridham.model import Cascade, PairGraph, turn_components
+from ase_hybridham.train.config import PhaseConfig
+from ase_hybridham.train.data import batches, rotated, stage1_output
+from ase_hybridham.train.schedule import AveragedWeights, LearningRate
+
+__all__ = ["Phase", "stage1_task", "stage2_task"]
+
+# on-site and hopping components in eV of a batch
+Task = Callable[[PairGraph], tuple[Tensor, Tensor]]
+MEV = 1e3
+
+
+def stage1_task(cascade: Cascade) -> Task:
+    """Stage 1 learns H."""
+
+    def predict(graph: PairGraph) -> tuple[Tensor, Tensor]:
+        output = cascade.stage1(graph)
+        return cascade.scale1(graph, output.node_out, output.edge_out)
+
+    return predict
+
+
+def stage2_task(cascade: Cascade) -> Task:
+    """Stage 2 learns what stage 1 left, from stored features."""
+
+    def predict(graph: PairGraph) -> tuple[Tensor, Tensor]:
+        output = stage1_output(graph, cascade.config.stage1.n_blocks)
+        return cascade.scale2(graph, *cascade.stage2(graph, output))
+
+    return predict
+
+
+class Phase:
+    """Training of one module.
+
+    Parameters
+    ----------
+    config : PhaseConfig
+    module : nn.Module
+        What is trained.
+    task : callable
+        Graph -> on-site and hopping components in eV.
+    cascade : Cascade
+        The network the module is part of.
+    train, valid : sequences of PairGraph
+        With targets.
+    seed : int
+        Order of structures and rotations in epoch n depend on it and n alone.
+    augment : bool
+        Turn every structure at random in every step.
+    """
+
+    def __init__(
+        self,
+        config: PhaseConfig,
+        module: nn.Module,
+        task: Task,
+        cascade: Cascade,
+        train: Sequence[PairGraph],
+        valid: Sequence[PairGraph],
+        *,
+        seed: int,
+        augment: bool = False,
+    ) -> None:
+        self.config, self.module, self.task, self.cascade = config, module, task, cascade
+        self.train_graphs, self.valid_graphs, self.seed, self.augment = train, valid, seed, augment
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        n_steps = config.epochs * -(-len(train) // config.batch_size)
+        # gradients of a loss in eV are small: the usual eps of 1e-8 would slow the smallest ones down
+        self.optimizer = torch.optim.AdamW(
+            parameters, lr=0.0, eps=1e-12, weight_decay=config.weight_decay, fused=cascade.device.type == "cpu" or None
+        )
+        self.rate = LearningRate(config, n_steps)
+        self.average = AveragedWeights(parameters, config.ema)
+        self.epoch = 0
+        self.best = self._weights()
+        self.best_error = self.error()
+
+    def run_epoch(self) -> tuple[float, float, float]:
+        """Train one epoch; returns loss, training error and validation error in meV."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        n_steps = -(-len(self.train_graphs) // self.config.batch_size)
+        losses = errors = 0.0
+        for number, batch in enumerate(batches(self.train_graphs, self.config.batch_size, rng)):
+            if self.augment:
+                batch = rotated(batch, self.cascade, rng)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate.at(self.epoch * n_steps + number)
+            node, edge = self.task(batch)
+            loss = self._loss(node - batch.node_target, edge - batch.edge_target)
+            if not torch.isfinite(loss):
+                raise ValueError(
+                    f"epoch {self.epoch + 1}: the loss is not finite; lower the learning rate or set clip, or check "
+                    "the data"
+                )
+            self.optimizer.zero_grad()
+            loss.backward()
+            if self.config.clip is not None:
+                nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)
+            self.optimizer.step()
+            self.average.update()
+            losses += float(loss)
+            with torch.no_grad():
+                total = (node - batch.node_target).abs().sum() + (edge - batch.edge_target).abs().sum()
+                errors += float(total) / (node.numel() + edge.numel())
+        self.epoch += 1
+        self.average.swap()
+        error = self.error()
+        if error < self.best_error:
+            self.best_error, self.best = error, self._weights()
+        self.average.swap()
+        self.rate.observe(error)
+        return losses / n_steps, MEV * errors / n_steps, error
+
+    @torch.no_grad()
+    def error(self) -> float:
+        """MAE_all of the validation split in meV: mean over structures, elements of the blocks in the lab."""
+        errors = []
+        for graph in batches(self.valid_graphs, 1):
+            node, edge = self.task(graph)
+            errors.append(_lab_mae(node - graph.node_target, edge - graph.edge_target, graph, self.cascade))
+        return MEV * float(np.mean(errors))
+
+    def keep_best(self) -> None:
+        """Put the weights of the best epoch into the module."""
+        self.module.load_state_dict(self.best)
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on, tensors and plain types only."""
+        return {
+            "epoch": self.epoch,
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rate": self.rate.state(),
+            "average": self.average.average,
+            "n_updates": self.average.n_updates,
+            "best": self.best,
+            "best_error": self.best_error,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Inverse of `state`."""
+        self.epoch = state["epoch"]
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rate.restore(state["rate"])
+        self.average.average, self.average.n_updates = state["average"], state["n_updates"]
+        self.best, self.best_error = state["best"], state["best_error"]
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
+
+    def _loss(self, node: Tensor, edge: Tensor) -> Tensor:
+        """Mean over components; |h|^2 = |H|^2, so mse is the error of H itself."""
+
+        def total(difference: Tensor) -> Tensor:
+            if self.config.loss == "mse":
+                return difference.square().sum()
+            beta = self.config.beta_meV / MEV
+            zero = torch.zeros_like(difference)
+            return nn.functional.smooth_l1_loss(difference, zero, beta=beta, reduction="sum")
+
+        weight = self.config.onsite_weight
+        return (total(edge) + weight * total(node)) / (edge.numel() + weight * node.numel())
+
+
+def _lab_mae(node: Tensor, edge: Tensor, graph: PairGraph, cascade: Cascade) -> float:
+    """Mean absolute element of blocks whose components are given, on-site in the lab, hoppings in their frames."""
+    vocabulary = cascade.vocabulary
+    frames = [edge.new_ones(len(edge), 1, 1), *(graph[f"align_{l}"] for l in range(1, vocabulary.lmax + 1))]
+    total, count = 0.0, 0
+    for s in range(vocabulary.n_species):
+        direct_sum = vocabulary.targets[vocabulary.onsite_pair(s)].direct_sum
+        rows = node[graph.species == s, : direct_sum.size]
+        total += float((rows @ torch.from_numpy(direct_sum.matrix.T).to(rows)).abs().sum())
+        count += rows.numel()
+    for t, target in enumerate(vocabulary.targets):
+        index = torch.nonzero(graph.element_pair == t).ravel()
+        rows = edge[index, : target.direct_sum.size]
+        lab = turn_components(rows, target.direct_sum, [frame[index] for frame in frames], back=True)
+        total += float((lab @ torch.from_numpy(target.direct_sum.matrix.T).to(rows)).abs().sum())
+        count += rows.numel()
+    return total / count
