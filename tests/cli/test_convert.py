@@ -145,6 +145,7 @@ def test_bad_input_is_one_line_and_status_two(hybridham, golden, tmp_path, monke
         assert messages.rstrip("\n").count("\n") <= 1  # the note on electrons may stand before it
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # e3nn's import
 def test_info_of_what_is_no_data_set(hybridham, golden, tmp_path):
     for name, content in {"cut.h5": b"\x89HDF\r\n\x1a\n", "x.h5": b""}.items():
         (tmp_path / name).write_bytes(content)
