@@ -96,6 +96,7 @@ def test_atoms_moved_by_lattice_vectors_keep_their_bonds():
     before, after = PairList.from_atoms(atoms, 4.0), PairList.from_atoms(moved, 4.0)
     shifts = before.shifts - steps[before.j] + steps[before.i]
     renamed = PairList.from_indices(moved, before.i, before.j, shifts)
+    assert not before.same_pairs(after)
     assert renamed.same_pairs(after)
     np.testing.assert_allclose(renamed.vectors[renamed.find(after)], after.vectors, atol=1e-12)
 
