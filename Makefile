@@ -1,0 +1,34 @@
+# `make demo` and `make test` need Python 3.11 and pip, nothing else: they make .venv and install into it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# One BLAS thread a process: two threads on two loaded cores were measured up to 100 times slower than one.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test check benchmarks clean
+
+demo: $(STAMP)
+	$(BIN)/hybridham demo -o demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+benchmarks: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.store_read
+	$(BIN)/python -m tests.benchmarks.bloch_sum
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dft,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info
