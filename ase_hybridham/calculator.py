@@ -150,9 +150,8 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """A property of ASE's list; see `Calculator.get_property`."""
-        if atoms is not None:
-            self._attached = atoms
-        return super().get_property(name, atoms, allow_calculation)
+        self._attached = self._current() if atoms is None else atoms
+        return super().get_property(name, self._attached, allow_calculation)
 
     def calculate(
         self,
@@ -311,10 +310,10 @@ def _check_overlap(overlap: PairBlocks, atoms: Atoms, basis: Basis) -> None:
     pairs = overlap.pairs
     if not np.array_equal(pairs.numbers, atoms.get_atomic_numbers()):
         raise OverlapError("overlap: given for other elements or another order of the atoms; give S of these atoms")
-    if overlap.spinor or not basis.same_orbitals(overlap.basis):
-        raise OverlapError(
-            "overlap: its orbitals are not those of the model; give S in the model's basis, without spin"
-        )
+    shells = [(basis[z].shells, overlap.basis[z].shells) for z in np.unique(pairs.numbers)]
+    known = basis.has_radial_functions() and overlap.basis.has_radial_functions()
+    if overlap.spinor or not basis.same_orbitals(overlap.basis) or (known and any(a != b for a, b in shells)):
+        raise OverlapError("overlap: its orbitals are not those of the model; give S in its basis, without spin")
     moved = float(np.abs(pair_vectors(atoms, pairs.i, pairs.j, pairs.shifts) - pairs.vectors).max(initial=0.0))
     if moved > SAME_POSITION:
         raise OverlapError(

@@ -11,6 +11,7 @@ from ase.build import graphene, make_supercell
 from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplementedError
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from ase.dft.dos import DOS
 from ase.spectrum.band_structure import calculate_band_structure
 from ase.units import Bohr
 
@@ -320,6 +321,27 @@ def test_overlap_in_another_basis_or_from_nowhere_is_refused(tmp_path):
         HybridHamCalculator(StandIn(orthogonal=False), overlap=tmp_path / "nothing")
 
 
+def test_overlap_of_other_radial_functions_is_refused():
+    atoms, model = sheet(), StandIn(orthogonal=False)
+
+    def gaussians(exponent: float) -> Basis:
+        shells = tuple(Shell(l, "", GaussianRadial((exponent,), (1.0,))) for l in (0, 1))
+        return Basis.of(AtomBasis("C", shells, ELECTRONS, 2.0))
+
+    model.basis = gaussians(0.5)
+    overlap = some_overlap(atoms, gaussians(0.6), PairList.from_atoms(atoms, 3.0))
+    atoms.calc = HybridHamCalculator(model, overlap=overlap)
+    with pytest.raises(OverlapError, match="orbitals are not those of the model"):
+        atoms.calc.get_fermi_level()
+
+
+def test_ases_density_of_states_counts_the_electrons():
+    atoms = attached(sheet(), kpts=(6, 6, 1))
+    dos = DOS(atoms.calc, width=0.1, window=(-40, 0), npts=2000)
+    filled = np.trapezoid(dos.get_dos(), dos.get_energies())
+    assert filled == pytest.approx(2 * ELECTRONS, abs=0.1)  # broadening carries a little over the Fermi level
+
+
 def test_unknown_element_is_an_error_of_the_model():
     atoms = attached(Atoms("CO", [[0, 0, 0], [0, 0, 1.1]]))
     with pytest.raises(CheckpointError, match="expected atoms of C, got O"):
@@ -330,6 +352,8 @@ def test_questions_without_atoms_and_senseless_parameters_are_errors():
     calc = HybridHamCalculator(StandIn())
     with pytest.raises(CalculatorSetupError, match=r"atoms.calc = "):
         calc.band_structure()
+    with pytest.raises(CalculatorSetupError, match=r"atoms.calc = "):
+        calc.get_potential_energy()
     with pytest.raises(ValueError, match="expected parameters kpts"):
         calc.set(smaering="gaussian")
     for kpts in ("dense", (1, 2), {"size": (2, 2, 2), "density": 3}, {"size": (2, 2, 2), "gamma": False}, {}, [[0, 0]]):

@@ -1,18 +1,12 @@
-"""All bands of H(k) c = e S(k) c with LAPACK, for up to about 2500 orbitals.
-
-k-points are independent and a matrix is small: threads over k with one BLAS thread each, as
-many as BLAS would have used (OMP_NUM_THREADS), beat threads inside one matrix.
-"""
+"""All bands of H(k) c = e S(k) c with LAPACK, for up to about 2500 orbitals."""
 
 import logging
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgError, eigh, eigvalsh
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import threadpool_limits
 
 from ase_hybridham.errors import OverlapError
 from ase_hybridham.solve.bloch import BlochSum, check_k_points
@@ -21,6 +15,9 @@ from ase_hybridham.system import LCAOSystem, PairBlocks
 __all__ = ["eigenstates", "eigenvalues"]
 
 BATCH_BYTES = 3 * 2**24  # of one operator's matrices: many k-points share one product, and stay near the processor
+# Below so many orbitals threads inside one matrix only wait for each other: with two on two busy cores 364 orbitals
+# took 7 to 200 times as long as with one.
+THREADED_ORBITALS = 1000
 # Asymmetry of H (eV) and S that storage and other programs' quadratures explain; past it somebody should know.
 ASYMMETRY = 1e-4
 
@@ -68,28 +65,30 @@ def _for_every_k(system: LCAOSystem, k_points: ArrayLike, *, vectors: bool) -> t
     is_real = not any(np.iscomplexobj(h.blocks.values) for h in hamiltonians)
     values = np.empty((n_spins, len(k), n))
     states = np.empty((n_spins, len(k), n, n if vectors else 0), dtype=np.complex128)
-    batch = min(len(k), max(1, BATCH_BYTES // (16 * n * n)))
+    batch = max(1, min(len(k), BATCH_BYTES // (16 * n * n)))
     room = np.empty((n_spins + 1, batch, n, n), dtype=np.complex128)
-    for start in range(0, len(k), batch):
-        some = k[start : start + batch]
-        h = [operator.dense(some, out) for operator, out in zip(hamiltonians, room[:, : len(some)], strict=False)]
-        s = overlap.dense(some, room[-1, : len(some)]) if overlap else None
-
-        def solve(at: int, h: list = h, s: NDArray | None = s, start: int = start) -> None:
-            # k = -k modulo a reciprocal vector: all phases are +1 or -1, and real arithmetic costs a third
-            invariant = is_real and not np.any(2 * k[start + at] % 1)
-            for spin in range(n_spins):
-                pencil = [m if m is None else (m[at].real if invariant else m[at]) for m in (h[spin], s)]
-                try:
-                    if vectors:
-                        values[spin, start + at], states[spin, start + at] = eigh(*pencil, check_finite=False)
-                    else:
-                        values[spin, start + at] = eigvalsh(*pencil, check_finite=False)
-                except LinAlgError as error:
-                    raise _indefinite(s[at] if s is not None else None, k[start + at], error) from None
-
-        _in_threads(solve, len(some))
+    with _blas_threads(n):
+        for start in range(0, len(k), batch):
+            some = k[start : start + batch]
+            h = [operator.dense(some, out) for operator, out in zip(hamiltonians, room[:, : len(some)], strict=False)]
+            s = overlap.dense(some, room[-1, : len(some)]) if overlap else None
+            for at, point in enumerate(some):
+                # k = -k modulo a reciprocal vector: all phases are +1 or -1, and real arithmetic costs a third
+                invariant = is_real and not np.any(2 * point % 1)
+                for spin in range(n_spins):
+                    pencil = [m if m is None else (m[at].real if invariant else m[at]) for m in (h[spin], s)]
+                    try:
+                        if vectors:
+                            values[spin, start + at], states[spin, start + at] = eigh(*pencil, check_finite=False)
+                        else:
+                            values[spin, start + at] = eigvalsh(*pencil, check_finite=False)
+                    except LinAlgError as error:
+                        raise _failure(pencil[1], point, error) from None
     return values, states
+
+
+def _blas_threads(n: int) -> AbstractContextManager:
+    return threadpool_limits(1, user_api="blas") if n < THREADED_ORBITALS else nullcontext()
 
 
 def _bloch_sums(system: LCAOSystem) -> tuple[list[BlochSum], BlochSum | None]:
@@ -118,7 +117,7 @@ def _checked(blocks: PairBlocks, name: str) -> PairBlocks:
     return blocks.hermitian_part()
 
 
-def _indefinite(s: NDArray | None, k: NDArray, error: Exception) -> Exception:
+def _failure(s: NDArray | None, k: NDArray, error: Exception) -> Exception:
     """What went wrong at a k-point that LAPACK gave up on."""
     where = f"k = {np.round(k, 6).tolist()}"
     if s is None:
@@ -130,16 +129,3 @@ def _indefinite(s: NDArray | None, k: NDArray, error: Exception) -> Exception:
         f"overlap at {where}: expected a positive definite matrix, its smallest eigenvalue is {smallest:.2e}; "
         "pairs are missing (raise the cutoff, check the cell and pbc), or S belongs to another basis or structure"
     )
-
-
-def _in_threads(work: Callable[[int], Any], n: int) -> None:
-    """work(0) ... work(n - 1), one BLAS thread each where there are several."""
-    controller = ThreadpoolController()
-    blas = [library["num_threads"] for library in controller.info() if library["user_api"] == "blas"]
-    workers = min(n, max(blas, default=1))
-    if workers <= 1:
-        for at in range(n):
-            work(at)
-        return
-    with controller.limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, range(n)))
