@@ -140,6 +140,7 @@ def test_no_result_is_older_than_the_atoms(change, ask_energy):
     if ask_energy:
         atoms.get_potential_energy()
     fresh = attached(atoms.copy(), kpts=(3, 3, 1)).calc
+    assert atoms.calc.band_structure(npoints=4).reference == fresh.get_fermi_level()
     assert atoms.calc.get_fermi_level() == fresh.get_fermi_level() != before[0]
     np.testing.assert_array_equal(atoms.calc.get_eigenvalues(0), fresh.get_eigenvalues(0))
     after = atoms.calc.band_structure(npoints=4).energies
@@ -222,6 +223,7 @@ def test_fermi_level_comes_from_the_mesh_also_when_k_points_are_a_path():
     assert len(atoms.calc.get_ibz_k_points()) == 5
     assert atoms.calc.get_fermi_level() == level
     atoms.calc.set(kpts={"density": 1.0})
+    assert atoms.calc.band_structure([[0, 0, 0]]).reference != level
     assert atoms.calc.get_fermi_level() != level
 
 

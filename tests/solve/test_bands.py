@@ -74,10 +74,16 @@ def test_metallic_bands_align_at_their_fermi_levels():
     assert error.aligned_mean == pytest.approx(0.05)
 
 
+def test_a_gap_too_small_to_mean_anything_does_not_decide_the_alignment():
+    reference = np.broadcast_to([-1.0, -0.98, 2.0], (1, 11, 3))
+    error = band_error(reference, reference + 0.2, reference_level=-0.99, predicted_level=-0.74)
+    assert error.aligned_at == "fermi level"
+
+
 def test_window_counts_the_references_states_around_its_level():
     reference = rigid_bands()
     predicted = reference.copy()
-    predicted[0, :, 2] += 5.0  # a high band is wrong
+    predicted[0, :, 2] -= 1.5  # a band outside is wrong, and comes inside
     error = band_error(reference, predicted, reference_level=0.0, predicted_level=0.0, window=1.95)
     assert error.max == 0.0
     assert error.n_states == np.count_nonzero(np.abs(reference) <= 1.95) < 33
