@@ -1,1 +1,6 @@
-"""(filled below)"""
+"""Who runs DFT? Engines: atoms in, H(R) and S(R) out."""
+
+from ase_hybridham.scf.engine import Engine
+from ase_hybridham.scf.pyscf import PySCFEngine
+
+__all__ = ["Engine", "PySCFEngine"]

@@ -1,0 +1,36 @@
+"""What every engine can do."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
+
+from ase import Atoms
+
+from ase_hybridham.system import Basis, LCAOSystem
+
+__all__ = ["Engine"]
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Runs DFT on structures."""
+
+    @property
+    def name(self) -> str:
+        """The program, one word."""
+
+    def basis_for(self, symbols: Iterable[str]) -> Basis:
+        """The basis that chemical symbols get."""
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the result beside the structure, as plain JSON types."""
+
+    def run(self, atoms: Atoms) -> LCAOSystem:
+        """H and S of a structure.
+
+        Raises
+        ------
+        ase.calculators.calculator.SCFError
+            If the calculation does not converge.
+        ValueError
+            If the structure is not one the engine can treat.
+        """
