@@ -93,8 +93,41 @@ class LocalNorm(nn.Module):
         return nn.functional.pad(self.bias, (0, size - self.n_scalars))
 
 
+class _Gate(nn.Module):
+    """Scalars times their own sigmoid (SiLU), all others times a sigmoid of a scalar of their own.
+
+    Parameters
+    ----------
+    n_scalars : int
+    number : array of int, shape (size,)
+        Which number multiplies each component: below n_scalars the scalars' own sigmoids, then the gates.
+    """
+
+    number: Tensor
+    scale: Tensor
+
+    def __init__(self, n_scalars: int, number: NDArray) -> None:
+        super().__init__()
+        self.n_scalars, self.n_gates = n_scalars, int(number.max()) + 1 - n_scalars
+        scale = np.repeat([SILU_SCALE, SIGMOID_SCALE], [n_scalars, self.n_gates])
+        self.register_buffer("scale", torch.from_numpy(scale), persistent=False)
+        self.register_buffer("number", torch.from_numpy(number), persistent=False)
+
+    def forward(self, rows: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Rows of [scalars, gates, others] -> rows of [scalars, others], times weights of the numbers."""
+        n = self.n_scalars
+        scalars, gates, others = rows.split([n, self.n_gates, rows.shape[1] - n - self.n_gates], dim=1)
+        factor = torch.sigmoid(torch.cat([scalars, gates], dim=1)) * self.scale
+        if weight is not None:
+            factor = factor * weight
+        return torch.cat([scalars, others], dim=1) * factor.index_select(1, self.number)
+
+
 class Convolution(nn.Module):
     """Product with the edge's harmonics, gate, radial weight: hoppings in their frames, on-site pairs in the lab.
+
+    In the frame of an edge every order of a channel has a gate and a radial weight of its own; DeepH-E3 has one
+    for all orders of a channel, which is the special case of equal ones.
 
     Parameters
     ----------
@@ -105,24 +138,19 @@ class Convolution(nn.Module):
         Of the radial network.
     """
 
-    edge_channel: Tensor
-    lab_channel: Tensor
-    scale: Tensor
-
     def __init__(
         self, node: FeatureLayout, edge: FeatureLayout, out: FeatureLayout, n_gaussians: int, radial_width: int
     ) -> None:
         super().__init__()
-        self.out = out
-        self.n_gates = out.n_channels - out.multiplicities[0]
-        gated = FeatureLayout((out.multiplicities[0] + self.n_gates, *out.multiplicities[1:]))
-        self.hopping = OrderLinear([node, node, edge], gated.counts)
-        self.onsite = DegreeLinear([node, edge], gated.multiplicities)
-        self.radial = RadialNetwork(n_gaussians, radial_width, out.n_channels)
-        self.register_buffer("edge_channel", torch.from_numpy(out.edge.channel), persistent=False)
-        self.register_buffer("lab_channel", torch.from_numpy(out.lab.channel), persistent=False)
-        scale = [SILU_SCALE] * out.multiplicities[0] + [SIGMOID_SCALE] * self.n_gates
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64), persistent=False)
+        n_scalars = out.multiplicities[0]
+        # the m = 0 components come first and are numbered by channel, so the scalars are the first numbers
+        starts = np.cumsum([0, *out.counts])
+        order = np.abs(out.edge.order)
+        number = starts[order] + out.edge.channel - (out.n_channels - np.array(out.counts)[order])
+        self.hopping_gate, self.onsite_gate = _Gate(n_scalars, number), _Gate(n_scalars, out.lab.channel)
+        self.hopping = OrderLinear([node, node, edge], (out.counts[0] + self.hopping_gate.n_gates, *out.counts[1:]))
+        self.onsite = DegreeLinear([node, edge], (n_scalars + self.onsite_gate.n_gates, *out.multiplicities[1:]))
+        self.radial = RadialNetwork(n_gaussians, radial_width, n_scalars + self.hopping_gate.n_gates)
 
     def forward(
         self, node_i: Tensor, node_j: Tensor, edge: Tensor, node: Tensor, onsite: Tensor, radial: Tensor, half: Tensor
@@ -141,17 +169,8 @@ class Convolution(nn.Module):
             Undirected pair of each edge.
         """
         weight = self.radial(radial).index_select(0, half)
-        hopping = self._gate(self.hopping([node_i, node_j, edge]), self.edge_channel, weight)
-        return hopping, self._gate(self.onsite([node, onsite]), self.lab_channel, None)
-
-    def _gate(self, rows: Tensor, channel: Tensor, weight: Tensor | None) -> Tensor:
-        """Scalars times their own sigmoid (SiLU), the others times their gates, all times the radial weights."""
-        n_scalars = self.out.multiplicities[0]
-        scalars, gates, others = rows.split([n_scalars, self.n_gates, rows.shape[1] - n_scalars - self.n_gates], dim=1)
-        factor = torch.sigmoid(torch.cat([scalars, gates], dim=1)) * self.scale
-        if weight is not None:
-            factor = factor * weight
-        return torch.cat([scalars, others], dim=1) * factor.index_select(1, channel)
+        hopping = self.hopping_gate(self.hopping([node_i, node_j, edge]), weight)
+        return hopping, self.onsite_gate(self.onsite([node, onsite]))
 
 
 def product_matrices(

@@ -251,7 +251,7 @@ class EdgeFrames:
                 parts.append(part[:, None].expand(-1, self.width, -1))
             else:
                 turned = torch.bmm(self.alignments[l - 1], part.unflatten(1, (2 * l + 1, -1)))
-                parts.append(turned.view(self.n_nodes, self.width, -1))
+                parts.append(turned.view(self.n_nodes, self.width, widths[l]))
         out = torch.cat(parts, dim=2).flatten(0, 1)
         if not self.dense:
             out = out.index_select(0, self.slot)
@@ -286,13 +286,13 @@ class EdgeFrames:
             if l == 0:
                 parts.append(part.sum(1))
             else:
-                columns = part.reshape(self.n_nodes, self.width * (2 * l + 1), -1)
+                columns = part.reshape(self.n_nodes, self.width * (2 * l + 1), layout.multiplicities[l])
                 parts.append(torch.bmm(self.alignments[l - 1].transpose(1, 2), columns).flatten(1))
         return torch.cat(parts, dim=1)
 
 
 def row_types(types: Tensor, n_types: int) -> RowTypes:
-    """Rows of every type that occurs."""
-    if n_types == 1:
+    """Rows of every type that occurs; with no rows at all they count as of type 0."""
+    if n_types == 1 or not len(types):
         return [(0, None)]
     return [(int(t), torch.nonzero(types == t).ravel()) for t in torch.unique(types)]

@@ -198,7 +198,7 @@ class OrderLinear(nn.Module):
             if not weight.numel():
                 out.append(rows[0].new_zeros(n_rows, n_signs * count))
                 continue
-            present = [p[m].reshape(n_rows * n_signs, -1) for p in parts if m < len(p)]
+            present = [p[m].reshape(n_rows * n_signs, p[m].shape[1] // n_signs) for p in parts if m < len(p)]
             joined = present[0] if len(present) == 1 else torch.cat(present, dim=1)
             product = torch.addmm(self.bias, joined, weight) if m == 0 and self.bias is not None else joined @ weight
             out.append(product.view(n_rows, n_signs * count))
@@ -231,7 +231,7 @@ class DegreeLinear(nn.Module):
             if not weight.numel():
                 out.append(rows[0].new_zeros(n_rows, (2 * l + 1) * mul))
                 continue
-            present = [p[l].reshape(n_rows * (2 * l + 1), -1) for p in parts if l < len(p)]
+            present = [p[l].reshape(n_rows * (2 * l + 1), p[l].shape[1] // (2 * l + 1)) for p in parts if l < len(p)]
             joined = present[0] if len(present) == 1 else torch.cat(present, dim=1)
             product = torch.addmm(self.bias, joined, weight) if l == 0 and self.bias is not None else joined @ weight
             out.append(product.view(n_rows, (2 * l + 1) * mul))
