@@ -1,6 +1,6 @@
 """What every engine can do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from ase import Atoms
@@ -23,6 +23,15 @@ class Engine(Protocol):
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the result beside the structure, as plain JSON types."""
+
+    def for_structures(self, structures: Sequence[Atoms]) -> Sequence["Engine"]:
+        """An engine for each structure of a data set, alike where the structures are.
+
+        Raises
+        ------
+        ValueError
+            If one of them cannot be treated; the message names it by its number.
+        """
 
     def run(self, atoms: Atoms) -> LCAOSystem:
         """H and S of a structure.

@@ -144,9 +144,12 @@ class PySCFEngine:
         """An engine for each structure such that cells which differ by at most 5 % share the first one's grid.
 
         A grid that jumps with the cell would show as noise between the structures of a data set.
+
+        Raises
+        ------
+        ValueError
+            If one of them cannot be treated; the message names it by its number.
         """
-        if self.mesh is not None:
-            return [self] * len(structures)
         grids: list[tuple[NDArray[np.float64], list[int]]] = []
         engines = []
         for n, atoms in enumerate(structures):
@@ -182,16 +185,9 @@ class PySCFEngine:
         ValueError
             If an element lacks a basis or pseudopotential, the vacuum is too small, or the one-shot mesh is too coarse.
         """
-        if atoms.get_initial_magnetic_moments().any() or atoms.get_initial_charges().any():
-            raise ValueError("structure: the engine knows neither spin nor charge; remove initial moments and charges")
         basis, box = self.basis_for(atoms.get_chemical_symbols()), self._box(atoms)
         reference = self._reference(box)
         pairs = PairList.from_atoms(atoms, basis.cutoffs())
-        for p in np.flatnonzero(pairs.distances[pairs.hopping] < LEAST_DISTANCE)[:1] + len(atoms):
-            raise ValueError(
-                f"structure: atoms {pairs.i[p]} and {pairs.j[p]} are {pairs.distances[p]:.3f} angstrom apart, "
-                f"expected at least {LEAST_DISTANCE}; check positions and cell"
-            )
         k_mesh = k_mesh_of_length(box, self.k_length) if self.kpts is None else box.k_mesh(self.kpts)
         one_shot = self._one_shot_mesh(box, _reach(basis))
         cell = self._pyscf_cell(atoms, box, basis)
@@ -240,9 +236,23 @@ class PySCFEngine:
         return self._pyscf_cell(atoms, self._box(atoms), self.basis_for(atoms.get_chemical_symbols()))
 
     def _box(self, atoms: Atoms) -> Box:
+        """The box of a structure, once it is known that the engine can treat it."""
         if not len(atoms):
             raise ValueError("structure: expected at least one atom, got none")
-        return Box.of(atoms, self.vacuum, _reach(self.basis_for(atoms.get_chemical_symbols())))
+        if atoms.get_initial_magnetic_moments().any() or atoms.get_initial_charges().any():
+            raise ValueError("structure: the engine knows neither spin nor charge; remove initial moments and charges")
+        reach = _reach(self.basis_for(atoms.get_chemical_symbols()))
+        box = Box.of(atoms, self.vacuum, reach)
+        near = PairList.from_atoms(atoms, LEAST_DISTANCE)
+        if near.n_hoppings:
+            i, j, distance = near.i[len(atoms)], near.j[len(atoms)], near.distances[len(atoms)]
+            raise ValueError(
+                f"structure: atoms {i} and {j} are {distance:.3f} angstrom apart, expected at least {LEAST_DISTANCE}; "
+                "check positions and cell"
+            )
+        self._reference(box)
+        self._one_shot_mesh(box, reach)
+        return box
 
     def _reference(self, box: Box) -> Literal["vacuum", "cell_average"]:
         known = box.n_periodic in (0, 2)
