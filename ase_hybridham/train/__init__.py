@@ -1,7 +1,7 @@
 """How do networks learn, and how good are they? Data, the two phases, metrics, evaluation."""
 
 from ase_hybridham.train.config import PhaseConfig, TrainConfig, read_config
-from ase_hybridham.train.evaluate import Evaluation, evaluate
+from ase_hybridham.train.evaluate import Evaluation, StructureErrors, evaluate, evaluate_system, rotation_error
 from ase_hybridham.train.loop import train
 from ase_hybridham.train.metrics import HamiltonianError, hamiltonian_error
 
@@ -9,9 +9,12 @@ __all__ = [
     "Evaluation",
     "HamiltonianError",
     "PhaseConfig",
+    "StructureErrors",
     "TrainConfig",
     "evaluate",
+    "evaluate_system",
     "hamiltonian_error",
     "read_config",
+    "rotation_error",
     "train",
 ]

@@ -108,7 +108,7 @@ class Phase:
                 nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)
             self.optimizer.step()
             self.average.update()
-            losses += float(loss)
+            losses += float(loss.detach())
             with torch.no_grad():
                 total = (node - batch.node_target).abs().sum() + (edge - batch.edge_target).abs().sum()
                 errors += float(total) / (node.numel() + edge.numel())
@@ -181,12 +181,12 @@ def _lab_mae(node: Tensor, edge: Tensor, graph: PairGraph, cascade: Cascade) -> 
     for s in range(vocabulary.n_species):
         direct_sum = vocabulary.targets[vocabulary.onsite_pair(s)].direct_sum
         rows = node[graph.species == s, : direct_sum.size]
-        total += float((rows @ torch.from_numpy(direct_sum.matrix.T).to(rows)).abs().sum())
+        total += float((rows @ rows.new_tensor(direct_sum.matrix.T)).abs().sum())
         count += rows.numel()
     for t, target in enumerate(vocabulary.targets):
         index = torch.nonzero(graph.element_pair == t).ravel()
         rows = edge[index, : target.direct_sum.size]
         lab = turn_components(rows, target.direct_sum, [frame[index] for frame in frames], back=True)
-        total += float((lab @ torch.from_numpy(target.direct_sum.matrix.T).to(rows)).abs().sum())
+        total += float((lab @ rows.new_tensor(target.direct_sum.matrix.T)).abs().sum())
         count += rows.numel()
     return total / count
