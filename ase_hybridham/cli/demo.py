@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from ase_hybridham.store import DataSet
     from ase_hybridham.system import LCAOSystem
     from ase_hybridham.train import Evaluation
 
@@ -90,7 +89,9 @@ def _computed(structures: Mapping[str, "Atoms"]) -> dict[str, "LCAOSystem"]:
     return {name: compute(engine, atoms)[0] for (name, atoms), engine in bar}
 
 
-def _converted(source: Path, split: Path | None, valence: list[str], output: Path) -> tuple[Path, "DataSet"]:
+def _converted(
+    source: Path, split: Path | None, valence: list[str], output: Path
+) -> tuple[Path, dict[str, "LCAOSystem"]]:
     """The data set of a folder or archive, and its test structures."""
     import contextlib
     import shutil
