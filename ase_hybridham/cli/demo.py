@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if args.source is None:
         data = SHIPPED / "demo_graphene.h5"
         _say("1. DFT of structures that the training set does not hold (PySCF, LDA)")
-        references: Mapping[str, LCAOSystem] = _computed(test_structures())
+        references: Mapping[str, LCAOSystem] = _computed(test_structures(), data)
     else:
         _say("1. Reading the structures and their Hamiltonians")
         data, references = _converted(args.source, args.split, args.valence, args.output)
@@ -74,17 +74,21 @@ def test_structures() -> dict[str, "Atoms"]:
         "bilayer, slid": random_graphene(rng, 2, strain=0.0, displacement=0.0, spacing=(3.35, 3.35)),
         "bilayer, displaced": random_graphene(rng, 2),
         "layer, displaced": random_graphene(rng, 1),
-        "bilayer, 8 atoms": random_graphene(rng, 2, rectangular=True),
+        "bilayer, 8 atoms": random_graphene(rng, 2, repeat=(2, 1)),
     }
 
 
-def _computed(structures: Mapping[str, "Atoms"]) -> dict[str, "LCAOSystem"]:
+def _computed(structures: Mapping[str, "Atoms"], data: Path) -> dict[str, "LCAOSystem"]:
+    """The structures' systems, by the engine and the settings that made the data set."""
     from tqdm import tqdm
 
     from ase_hybridham.cli.dft import compute
     from ase_hybridham.scf import PySCFEngine
+    from ase_hybridham.store import DataSet
 
-    engines = PySCFEngine().for_structures(list(structures.values()))
+    with DataSet(data) as opened:
+        engine = PySCFEngine.from_settings(opened.provenance["engine"])
+    engines = engine.for_structures(list(structures.values()))
     bar = tqdm(zip(structures.items(), engines, strict=True), "DFT", len(structures), disable=None)
     return {name: compute(engine, atoms)[0] for (name, atoms), engine in bar}
 

@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--k-length",
         type=float,
         metavar="ANGSTROM",
-        help="k-points times height of the cell, so that supercells get a mesh as dense (default 8.5)",
+        help="k-points times height of the cell, so that supercells get a mesh as dense (default 17)",
     )
     parser.add_argument("--one-shot", **three, help="k-points of the Fourier sum (default: as the range needs)")
     parser.add_argument("--vacuum", type=float, metavar="ANGSTROM", help="height of a cell that has none (default 12)")
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     todo = {name: (engines[name], atoms) for name, atoms in structures.items() if name not in there}
     failed: dict[str, str] = {}
     seconds: dict[str, float] = {}
-    made_by = {"made_by": f"hybridham dft {__version__}"}
+    made_by = {"made_by": f"hybridham dft {__version__}", "engine": engine.settings()}
     systems = _computed(todo, args.jobs, failed, seconds)
     added = append_systems(args.output, systems, compact=args.compact, provenance=made_by)
     n_all = 0
@@ -198,9 +198,10 @@ def _check_fits(data: "DataSet", structures: Mapping[str, "Atoms"], engine: "Eng
     """Refuse to mix settings, or other structures of the same names."""
     import numpy as np
 
-    known = data[data.names[0]].provenance if data.names else {}
-    for key, now in engine.settings().items():
-        if key not in MAY_DIFFER and known.get("engine") == engine.name and known.get(key) != now:
+    settings = engine.settings()
+    known = data.provenance.get("engine", settings)
+    for key, now in settings.items():
+        if key not in MAY_DIFFER and known.get(key) != now:
             raise ValueError(f"{data.path}: was made with {key} {known.get(key)}, now {now}; choose another data set")
     for name in set(data) & set(structures):
         there, atoms = data.atoms(name), structures[name]

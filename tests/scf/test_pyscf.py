@@ -1,5 +1,6 @@
 """The embedded engine: against PySCF's own driver, under every change that must not matter, and its refusals."""
 
+import json
 import sys
 from dataclasses import replace
 
@@ -64,8 +65,8 @@ def test_the_engine_is_an_engine(system):
     assert isinstance(FAST, Engine)
     assert system.electrons == 8
     assert system.basis == FAST.basis_for(["C"])
-    assert system.provenance["mesh"] == [20, 20, 90]
-    assert system.provenance["one_shot"] == [7, 7, 1]
+    assert system.provenance["grid"] == [20, 20, 90]
+    assert system.provenance["one_shot_k_mesh"] == [7, 7, 1]
     assert system.potential_reference == "vacuum"
 
 
@@ -113,7 +114,7 @@ def test_the_order_of_the_cell_vectors_changes_nothing(system, axes):
     engine = replace(FAST, mesh=[FAST.mesh[a] for a in axes], kpts=[FAST.kpts[a] for a in axes])
     other = engine.run(atoms)
     np.testing.assert_allclose(eigenvalues(other, K_POINTS[:, axes]), eigenvalues(system, K_POINTS), atol=1e-6)
-    assert other.provenance["mesh"] == list(engine.mesh)
+    assert other.provenance["grid"] == list(engine.mesh)
 
 
 def test_a_left_handed_crystal_has_the_bands_of_the_right_handed_one():
@@ -183,6 +184,14 @@ def test_a_basis_may_be_given(system):
     given = replace(FAST, basis=FAST.basis_for(["C", "N"]))
     np.testing.assert_allclose(difference(given.run(layer()), system), 0, atol=1e-12)
     assert given.settings()["basis"] == "gth-szv-molopt-sr-short"
+
+
+def test_settings_make_the_engine_again():
+    settings = json.loads(json.dumps(FAST.settings()))
+    assert PySCFEngine.from_settings(settings) == FAST
+    for wrong in ({**settings, "engine": "gpaw"}, {**settings, "temperature": 1}):
+        with pytest.raises(ValueError, match="settings: expected those of the engine pyscf"):
+            PySCFEngine.from_settings(wrong)
 
 
 def test_running_out_of_cycles_is_an_scf_error():

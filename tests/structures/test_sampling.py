@@ -7,12 +7,11 @@ from ase.neighborlist import neighbor_list
 from ase_hybridham.structures import random_graphene
 
 
-@pytest.mark.parametrize("rectangular", [False, True])
 @pytest.mark.parametrize("repeat", [(1, 1), (2, 1), (2, 3)])
 @pytest.mark.parametrize("layers", [1, 2])
-def test_every_atom_has_three_bonds_and_layers_are_apart(layers, repeat, rectangular):
-    atoms = random_graphene(np.random.default_rng(0), layers, repeat=repeat, rectangular=rectangular)
-    assert len(atoms) == layers * np.prod(repeat) * (4 if rectangular else 2)
+def test_every_atom_has_three_bonds_and_layers_are_apart(layers, repeat):
+    atoms = random_graphene(np.random.default_rng(0), layers, repeat=repeat)
+    assert len(atoms) == layers * np.prod(repeat) * 2
     i, distances = neighbor_list("id", atoms, 1.8)
     assert (np.bincount(i, minlength=len(atoms)) == 3).all()
     assert 1.2 < distances.min() < distances.max() < 1.65  # 1.42 with 1 % strain and displacements of 0.03
@@ -25,10 +24,10 @@ def test_every_atom_has_three_bonds_and_layers_are_apart(layers, repeat, rectang
 
 
 def test_without_strain_and_displacement_it_is_the_crystal():
-    atoms = random_graphene(np.random.default_rng(1), strain=0.0, displacement=0.0, rectangular=True, repeat=(2, 2))
+    atoms = random_graphene(np.random.default_rng(1), strain=0.0, displacement=0.0, repeat=(2, 3))
     distances = neighbor_list("d", atoms, 1.6)
     np.testing.assert_allclose(distances, 2.46 / np.sqrt(3), rtol=1e-12)
-    assert len(distances) == 3 * 16
+    assert len(distances) == 3 * 12
 
 
 def test_atoms_of_a_repeated_cell_move_independently():
