@@ -37,8 +37,11 @@ class GaussianBasis(nn.Module):
         return torch.exp(-0.5 * ((distance[:, None] - self.centers) / self.spacing) ** 2)
 
 
-def smooth_envelope(distance: Tensor, reach: float) -> Tensor:
-    """1 at zero distance, 0 with two vanishing derivatives at the reach and beyond (Klicpera et al. 2020, p = 6)."""
+def smooth_envelope(distance: Tensor, reach: Tensor) -> Tensor:
+    """1 at zero distance, 0 with two vanishing derivatives at the reach and beyond (Klicpera et al. 2020, p = 6).
+
+    Distance and reach in angstrom, shape (E,) each.
+    """
     x = (distance / reach).clamp(max=1.0)
     return 1.0 - 28.0 * x**6 + 48.0 * x**7 - 21.0 * x**8
 

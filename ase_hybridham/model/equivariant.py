@@ -112,14 +112,16 @@ class Stage1(nn.Module):
     vocabulary : Vocabulary
         Elements and direct sums.
     reach : float
-        Longest pair in angstrom: where radial functions end and messages vanish.
+        Longest pair in angstrom: where radial functions end. Messages vanish where the pairs of two elements end.
     n_neighbors : float
         Average number of pairs of an atom, by whose root sums of messages are divided.
     """
 
+    pair_reach: Tensor
+
     def __init__(self, config: Stage1Config, vocabulary: Vocabulary, reach: float, n_neighbors: float) -> None:
         super().__init__()
-        self.config, self.vocabulary, self.reach = config, vocabulary, reach
+        self.config, self.vocabulary = config, vocabulary
         self.message_scale = n_neighbors**-0.5
         self.layout = FeatureLayout(config.multiplicities)
         if vocabulary.lmax > self.layout.lmax:
@@ -132,6 +134,7 @@ class Stage1(nn.Module):
         self.onsite_embedding = nn.Embedding(vocabulary.n_species, n_scalars)
         self.edge_embedding = GaussianBasis(n_scalars, reach)
         self.gaussians = GaussianBasis(config.n_gaussians, reach)
+        self.register_buffer("pair_reach", vocabulary.pair_reach(reach), persistent=False)
         self.node_updates, self.edge_updates = nn.ModuleList(), nn.ModuleList()
         for block in range(config.n_blocks):
             before = self.layout if block else scalars
@@ -170,7 +173,7 @@ class Stage1(nn.Module):
             frames=graph.frames(self.layout.lmax),
             radial=self.gaussians(graph.distance[undirected]),
             half=half,
-            envelope=smooth_envelope(graph.distance, self.reach)[:, None] * self.message_scale,
+            envelope=smooth_envelope(graph.distance, self.pair_reach[graph.element_pair])[:, None] * self.message_scale,
             species=row_types(graph.species, self.vocabulary.n_species),
             element_pairs=row_types(graph.element_pair, self.vocabulary.n_pairs),
         )

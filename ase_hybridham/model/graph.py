@@ -55,6 +55,11 @@ class Vocabulary:
         """Element pair of an atom with itself."""
         return species * (self.n_species + 1)
 
+    def pair_reach(self, reach: float) -> Tensor:
+        """Where messages end for every element pair, angstrom, float64: where its pairs end, at most at `reach`."""
+        radii = [self.basis[z].cutoff or np.inf for z in self.numbers]
+        return torch.tensor([[min(reach, a + b) for b in radii] for a in radii], dtype=torch.float64).ravel()
+
     def species_of(self, numbers: NDArray) -> NDArray[np.int64]:
         """Species of atomic numbers.
 

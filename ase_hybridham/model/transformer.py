@@ -31,9 +31,12 @@ class DensityInvariants(nn.Module):
     pairs of neighbors with their angle, at the cost of one sum over neighbors.
     """
 
+    pair_reach: Tensor
+
     def __init__(self, config: Stage2Config, vocabulary: Vocabulary, reach: float, lmax: int, n_neighbors: float):
         super().__init__()
-        self.reach, self.lmax, self.scale = reach, min(lmax, DENSITY_LMAX), n_neighbors**-0.5
+        self.lmax, self.scale = min(lmax, DENSITY_LMAX), n_neighbors**-0.5
+        self.register_buffer("pair_reach", vocabulary.pair_reach(reach), persistent=False)
         self.gaussians = GaussianBasis(config.n_gaussians, reach)
         self.radial = nn.Linear(config.n_gaussians, DENSITY_CHANNELS)
         self.species = nn.Embedding(vocabulary.n_species, DENSITY_CHANNELS)
@@ -43,7 +46,8 @@ class DensityInvariants(nn.Module):
         """(N, width)."""
         i, j = graph.edge_index
         weight = self.radial(self.gaussians(graph.distance)) * self.species(graph.species)[j]
-        weight = weight * (smooth_envelope(graph.distance, self.reach)[:, None] * self.scale)
+        envelope = smooth_envelope(graph.distance, self.pair_reach[graph.element_pair])
+        weight = weight * (envelope[:, None] * self.scale)
         products = []
         for l in range(self.lmax + 1):
             # the middle row of the alignment is Y_l / sqrt(2l+1)
@@ -133,6 +137,8 @@ class GraphTransformer(nn.Module):
         Of the alignment matrices in the graph.
     """
 
+    pair_reach: Tensor
+
     def __init__(
         self,
         config: Stage2Config,
@@ -146,7 +152,8 @@ class GraphTransformer(nn.Module):
     ) -> None:
         super().__init__()
         d = config.width
-        self.config, self.reach = config, reach
+        self.config = config
+        self.register_buffer("pair_reach", vocabulary.pair_reach(reach), persistent=False)
         self.node_embedding = nn.Embedding(vocabulary.n_species, d)
         self.onsite_embedding = nn.Embedding(vocabulary.n_species, d)
         self.pair_embedding = nn.Embedding(vocabulary.n_pairs, d)
@@ -172,7 +179,8 @@ class GraphTransformer(nn.Module):
         c = self.config
         atoms = torch.arange(graph.num_nodes, device=graph.species.device)
         i, j = torch.cat([graph.edge_index[0], atoms]), torch.cat([graph.edge_index[1], atoms])
-        envelope = torch.log(smooth_envelope(graph.distance, self.reach).clamp(min=NEGLIGIBLE))
+        envelope = smooth_envelope(graph.distance, self.pair_reach[graph.element_pair])
+        envelope = torch.log(envelope.clamp(min=NEGLIGIBLE))
         log_envelope = torch.cat([envelope, envelope.new_zeros(len(atoms))])
         invariants = self.invariants(graph)
         node = self.node_embedding(graph.species)
