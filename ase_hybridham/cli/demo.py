@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.dft.kpoints import BandPath
 
     from ase_hybridham.system import LCAOSystem
     from ase_hybridham.train import Evaluation
@@ -148,7 +149,7 @@ def _drawn(checkpoint: Path, references: Mapping[str, "LCAOSystem"], path: Path)
 
     from ase_hybridham import HybridHamCalculator
     from ase_hybridham.plot import plot_bands, save_figure
-    from ase_hybridham.solve import band_path, bands
+    from ase_hybridham.solve import bands
 
     figure = Figure(figsize=(3.4 * len(references), 3.9), layout="constrained")
     axes = figure.subplots(1, len(references), squeeze=False)[0]
@@ -156,11 +157,21 @@ def _drawn(checkpoint: Path, references: Mapping[str, "LCAOSystem"], path: Path)
         atoms = system.atoms.copy()
         own = system.basis.has_radial_functions()
         atoms.calc = HybridHamCalculator(checkpoint, overlap=None if own else system.overlap)
-        route = band_path(atoms, npoints=120)
+        route = _path(atoms)
         plot_bands(atoms.calc.band_structure(route), bands(system, route), ax=ax, window=4.0)
         ax.set_title(name, fontsize=9, pad=22)
     save_figure(axes[0], path)
     return path
+
+
+def _path(atoms: "Atoms") -> "BandPath":
+    """The hexagon's own path where the cell, strained or not, has it; ASE's for the cell otherwise."""
+    from ase_hybridham.solve import band_path
+
+    try:
+        return band_path(atoms, "GKMG", npoints=120)
+    except ValueError:
+        return band_path(atoms, npoints=120)
 
 
 def _table(result: "Evaluation") -> str:
