@@ -55,6 +55,10 @@ class Vocabulary:
         """Element pair of an atom with itself."""
         return species * (self.n_species + 1)
 
+    def reverse_pair(self, t: int) -> int:
+        """Element pair (b, a) of element pair t = (a, b)."""
+        return t % self.n_species * self.n_species + t // self.n_species
+
     def pair_reach(self, reach: float) -> Tensor:
         """Where messages end for every element pair, angstrom, float64: where its pairs end, at most at `reach`."""
         radii = [self.basis[z].cutoff or np.inf for z in self.numbers]

@@ -25,6 +25,7 @@ MEAN_DEGREE = 10
 FLOOR = 3e-5  # eV: parts that vanish by symmetry or distance must not be blown up to noise
 ROWS_PER_BIN, MAX_BINS = 40, 24
 GAP = 0.1  # angstrom without any pair: no bin reaches across, or shells of neighbors would share a sigma
+RESOLUTION = 1e-3  # angstrom: bins nearer than this are one (ideal lattices have many pairs of one length)
 RIDGE = 1e-6
 
 
@@ -50,8 +51,12 @@ class TargetScale(nn.Module):
         self.register_buffer("reach", torch.tensor([[0.0, 1.0]] * n_pairs, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(n_pairs, MEAN_DEGREE + 1, size, dtype=torch.float64))
         # log sigma is a monotone cubic between the bins; unused knots lie at infinity
-        self.register_buffer("knots", torch.full((n_pairs, MAX_BINS), torch.inf, dtype=torch.float64))
-        self.register_buffer("log_sigma", torch.zeros(n_pairs, MAX_BINS, 4, size, dtype=torch.float64))
+        knots = torch.full((n_pairs, MAX_BINS), torch.inf, dtype=torch.float64)
+        log_sigma = torch.zeros(n_pairs, MAX_BINS, 4, size, dtype=torch.float64)
+        # two elements that never meet in the training set: next to nothing
+        knots[:, 0], log_sigma[:, 0, 3] = 0.0, np.log(FLOOR)
+        self.register_buffer("knots", knots)
+        self.register_buffer("log_sigma", log_sigma)
         self.register_buffer("node_mean", torch.zeros(n_species, size, dtype=torch.float64))
         self.register_buffer("node_sigma", torch.ones(n_species, size, dtype=torch.float64))
 
@@ -99,17 +104,17 @@ class TargetScale(nn.Module):
         """
         if not graphs:
             raise ValueError("target scale: expected at least one structure to fit to, got none")
-        species = torch.cat([g.species for g in graphs]).numpy()
-        nodes = torch.cat([g.node_target for g in graphs]).double().numpy()
-        pair = torch.cat([g.element_pair for g in graphs]).numpy()
-        edges = torch.cat([g.edge_target for g in graphs]).double().numpy()
-        distance = torch.cat([g.distance for g in graphs]).double().numpy()
+        species = torch.cat([g.species for g in graphs]).cpu().numpy()
+        nodes = torch.cat([g.node_target for g in graphs]).double().cpu().numpy()
+        pair = torch.cat([g.element_pair for g in graphs]).cpu().numpy()
+        edges = torch.cat([g.edge_target for g in graphs]).double().cpu().numpy()
+        distance = torch.cat([g.distance for g in graphs]).double().cpu().numpy()
         for s in range(self.vocabulary.n_species):
             if (species == s).any():
                 mean, sigma = self._onsite_statistics(nodes[species == s], s, centered)
                 self.node_mean[s], self.node_sigma[s] = torch.from_numpy(mean), torch.from_numpy(sigma)
-        for t in range(self.vocabulary.n_pairs):
-            if (pair == t).any():
+        for t, (a, b) in enumerate(self.vocabulary.element_pairs):
+            if a <= b and (pair == t).any():
                 self._fit_pair(t, distance[pair == t], edges[pair == t], centered)
 
     def _onsite_statistics(self, values: NDArray, s: int, centered: bool) -> tuple[NDArray, NDArray]:
@@ -121,7 +126,8 @@ class TargetScale(nn.Module):
         square = ((values[:, :size] - mean[:size]) ** 2).mean(0)
         for part in direct_sum.parts:  # over m too: a scale per m would not be invariant
             sigma[part.components] = max(np.sqrt(square[part.components].mean()), FLOOR)
-        return mean, sigma
+        index, sign = self.vocabulary.onsite_partner[s]
+        return 0.5 * (mean + sign * mean[index]), 0.5 * (sigma + sigma[index])
 
     def _fit_pair(self, t: int, distance: NDArray, values: NDArray, centered: bool) -> None:
         direct_sum = self.vocabulary.targets[t].direct_sum
@@ -140,11 +146,24 @@ class TargetScale(nn.Module):
                 mean[:, c] = _polynomial(x, values[:, c], n_distances, 1.0 / sigma[:, c])
             residual = values - chebyshev.chebvander(x, MEAN_DEGREE) @ mean
         knots, coefficients = _log_sigma(distance, residual, bins, direct_sum)
+        padding = [(0, self.vocabulary.size - size)]
+        mean, log_sigma = np.pad(mean, [(0, 0), *padding]), np.pad(coefficients, [(0, 0), (0, 0), *padding])
+        # Hermitian to the last bit: the reverse pairs get the same numbers, not a fit of their own
+        reverse = self.vocabulary.reverse_pair(t)
+        index, sign = self.vocabulary.partner[reverse]
+        mirrored_mean, mirrored_log_sigma = sign * mean[:, index], log_sigma[:, :, index]
+        if reverse == t:
+            mirrored_mean = mean = 0.5 * (mean + mirrored_mean)
+            mirrored_log_sigma = log_sigma = 0.5 * (log_sigma + mirrored_log_sigma)
+        self._store(t, low, high, mean, knots, log_sigma)
+        self._store(reverse, low, high, mirrored_mean, knots, mirrored_log_sigma)
+
+    def _store(self, t: int, low: float, high: float, mean: NDArray, knots: NDArray, log_sigma: NDArray) -> None:
         self.reach[t] = torch.tensor([low, high])
-        self.mean[t, :, :size] = torch.from_numpy(mean)
+        self.mean[t] = torch.from_numpy(mean)
         self.knots[t] = torch.inf
         self.knots[t, : len(knots)] = torch.from_numpy(knots)
-        self.log_sigma[t, : len(knots), :, :size] = torch.from_numpy(coefficients)
+        self.log_sigma[t, : len(knots)] = torch.from_numpy(log_sigma)
 
 
 def _bins(distance: NDArray) -> list[NDArray]:
@@ -155,10 +174,14 @@ def _bins(distance: NDArray) -> list[NDArray]:
         k = int(np.argmin([distance[b[0]] - distance[a[-1]] for a, b in pairwise(shells)]))
         shells[k : k + 2] = [np.concatenate(shells[k : k + 2])]
     spare = MAX_BINS - len(shells)
-    bins = []
+    bins: list[NDArray] = []
     for shell in shells:
         n = 1 + min(len(shell) // ROWS_PER_BIN, int(spare * len(shell) / len(order)))
-        bins += np.array_split(shell, n)
+        for k, part in enumerate(np.array_split(shell, n)):
+            if k and distance[part].mean() - distance[bins[-1]].mean() < RESOLUTION:
+                bins[-1] = np.concatenate([bins[-1], part])
+            else:
+                bins.append(part)
     return bins
 
 
