@@ -185,6 +185,7 @@ def product_matrices(
     out: Sequence[int],
     weights: Mapping[tuple[int, int, int], NDArray],
     *,
+    unnatural_out: Sequence[int] = (),
     n_inputs: int = 3,
 ) -> list[NDArray]:
     """Matrices per m that equal e3nn's tensor product with the harmonics of the edge.
@@ -197,28 +198,39 @@ def product_matrices(
     multiplicities, out : sequences of int
         Of the natural irreps of one input and of the output.
     weights : mapping
-        (l1, l2, l3) with even sum -> array, shape (n_inputs, multiplicities[l1], out[l3]).
+        (l1, l2, l3) -> array, shape (n_inputs, multiplicities[l1], channels of l3); an odd sum leads to an
+        unnatural l3.
+    unnatural_out : sequence of int
+        Multiplicities of the unnatural irreps of the output, by l.
 
     Returns
     -------
     list over m of arrays, shape (n_inputs * C_m, N_m)
-        As `OrderLinear` holds them.
+        As `OrderLinear` holds them. Outputs are natural, then unnatural channels; the latter are swapped,
+        z(+m) = -y(-m), z(-m) = y(+m), and have no m = 0 component, which the product does not reach.
     """
-    fan_in = [0] * len(out)
-    for (l1, _, l3), _ in weights.items():
-        fan_in[l3] += n_inputs * multiplicities[l1]
+    columns = [(l3, 0, mul) for l3, mul in enumerate(out)] + [(l3, 1, mul) for l3, mul in enumerate(unnatural_out)]
+    fan_in = dict.fromkeys(((l3, parity) for l3, parity, _ in columns), 0)
+    for l1, l2, l3 in weights:
+        fan_in[l3, (l1 + l2 + l3) % 2] += n_inputs * multiplicities[l1]
     matrices = []
-    for m in range(min(len(multiplicities), len(out))):
+    for m in range(min(len(multiplicities), max(len(out), len(unnatural_out)))):
+        present = [(l3, parity, mul) for l3, parity, mul in columns if l3 >= m and (m or not parity)]
         rows = []
         for n in range(n_inputs):
-            blocks = [
-                [np.zeros((multiplicities[l1], out[l3])) for l3 in range(m, len(out))]
+            blocks = {
+                (l1, l3, parity): np.zeros((multiplicities[l1], mul))
+                for l1 in range(m, len(multiplicities))
+                for l3, parity, mul in present
+            }
+            for (l1, l2, l3), weight in weights.items():
+                key = (l1, l3, (l1 + l2 + l3) % 2)
+                if key in blocks:
+                    alpha = np.sqrt((2 * l3 + 1) / fan_in[key[1:]])
+                    blocks[key] += alpha * np.sqrt(2 * l2 + 1) * polar_coupling(l1, l2, l3)[m] * weight[n]
+            rows += [
+                np.concatenate([blocks[l1, l3, parity] for l3, parity, _ in present], axis=1)
                 for l1 in range(m, len(multiplicities))
             ]
-            for (l1, l2, l3), weight in weights.items():
-                if m <= min(l1, l3):
-                    alpha = np.sqrt((2 * l3 + 1) / fan_in[l3])
-                    blocks[l1 - m][l3 - m] += alpha * np.sqrt(2 * l2 + 1) * polar_coupling(l1, l2, l3)[m] * weight[n]
-            rows.append(np.block(blocks))
         matrices.append(np.concatenate(rows))
     return matrices
