@@ -19,11 +19,11 @@ MIXED = Basis.of(
 CARBON = Basis.of(AtomBasis.from_degrees("C", [0, 1], valence=4, cutoff=1.6), name="carbon")
 
 
-def config(irreps: str = IRREPS, n_blocks: int = 3, dtype: str = "float64", **stage2: object) -> ModelConfig:
-    """Small widths."""
+def config(irreps: str = IRREPS, updates: int = 3, dtype: str = "float64", **stage2: object) -> ModelConfig:
+    """Small widths; `updates` is stage 1's n_blocks."""
     small = {"width": 8, "n_heads": 2, "n_blocks": 1, "n_gaussians": 8, "readout_channels": 4}
-    small |= {"n_groups": min(n_blocks, 3)}
-    stage1 = {"irreps": irreps, "n_blocks": n_blocks, "n_gaussians": 12, "radial_width": 8}
+    small |= {"n_groups": min(updates, 3)}
+    stage1 = {"irreps": irreps, "n_blocks": updates, "n_gaussians": 12, "radial_width": 8}
     return ModelConfig(stage1=stage1, stage2=small | stage2, dtype=dtype)
 
 

@@ -1,5 +1,7 @@
 """A pair comes and goes smoothly at its cutoff, and what is farther than messages reach does not matter."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -32,12 +34,17 @@ def change_across(cascade: Cascade, stage: str, elements: str, step: float) -> f
     return max(np.abs(outside.block(q) - inside.block(row)).max() for q, row in enumerate(rows))
 
 
+@cache
+def hybrid(residual: str) -> Cascade:
+    return network(settings=config(residual=residual))
+
+
 @pytest.mark.parametrize("residual", ["fused", "paper"])
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("elements", ["SS", "CS", "CC", "MoMo"])
 def test_other_blocks_do_not_jump_when_a_pair_crosses_its_cutoff(elements, stage, residual):
     """The envelope ends with two vanishing derivatives, so what is left of a pair goes as the cube of the step."""
-    cascade = network(settings=config(residual=residual))
+    cascade = hybrid(residual)
     changes = [change_across(cascade, stage, elements, step) for step in (0.5, 5e-3)]
     assert changes[0] > 1e-4
     assert changes[1] < 1e-5 * changes[0]
@@ -58,7 +65,7 @@ def test_fragments_out_of_reach_do_not_matter(stage):
 
 def test_one_block_of_stage1_sees_the_neighbors_of_the_pair_only():
     chain = Basis.of(AtomBasis.from_degrees("C", [0, 1], cutoff=0.8))
-    cascade = network(chain, config("6x0e+4x1o+3x2e", n_blocks=1))
+    cascade = network(chain, config("6x0e+4x1o+3x2e", updates=1))
     atoms = Atoms("C8", [[1.1 * k, 0.3 * (k % 2), 0] for k in range(8)])
     before = predict(cascade, atoms, "stage1")
     atoms.positions[4] += [0.1, 0.15, 0.05]
