@@ -1,6 +1,7 @@
 """What does a person type? One file a command: parse, call, print; heavy imports inside the command."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -34,7 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
     try:
-        return int(args.run(args) or 0)
+        status = int(args.run(args) or 0)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # the reader of our output (`| head`) has seen enough; nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (HybridHamError, ValueError, OSError, ImportError) as error:
         print(f"hybridham {args.command}: {_one_line(error)}", file=sys.stderr)
         return 2

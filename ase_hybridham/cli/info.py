@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
     if kind == "checkpoint":
         from ase_hybridham.model.checkpoint import read_metadata
 
-        print(json.dumps(read_metadata(args.source), indent=None if args.json else 1))
+        metadata = read_metadata(args.source)
+        print(json.dumps(metadata) if args.json else _checkpoint_text(args.source, metadata))
         return 0
     from ase_hybridham.store import DataSet
 
@@ -135,6 +136,26 @@ def _text(content: dict[str, Any]) -> str:
         decades = log10(max(entry["mean_eV"], 1e-7)) + 6  # from 1e-6 eV
         bar = "#" * max(0, min(BAR, round(decades * BAR / 8)))
         lines.append(f"{label:>12} {entry['mean_eV']:10.2e} {entry['max_eV']:10.2e} {bar}")
+    return "\n".join(lines)
+
+
+def _checkpoint_text(source: str, metadata: dict[str, Any]) -> str:
+    stage1, stage2 = metadata["config"]["stage1"], metadata["config"]["stage2"]
+    lines = [f"{source}: {'both stages' if metadata['hybrid'] else 'stage 1 only'}, spin {metadata['spin']}"]
+    for atom in metadata["basis"]["atoms"]:
+        shells = "".join("spdfghi"[shell["l"]] for shell in atom["shells"])
+        radial = "with" if all("gaussians" in shell for shell in atom["shells"]) else "without"
+        lines.append(f"{atom['symbol']}: {shells}, valence {atom['valence']}, {radial} radial functions")
+    lines.append(f"stage 1: {stage1['irreps']}, {stage1['n_blocks']} blocks")
+    lines.append(
+        f"stage 2: frame {stage2['frame']}, width {stage2['width']}, {stage2['n_groups']} x {stage2['n_blocks']} blocks"
+    )
+    lines.append(f"longest pair {metadata['reach']:.3f} A, zero of energy: {metadata['potential_reference']}")
+    for name, value in metadata["metrics"].items():
+        lines.append(f"{name.removesuffix('_meV').replace('_', ' ')}: {value:.3f} meV")
+    data = metadata["provenance"].get("data", {})
+    if data:
+        lines.append(f"trained on {data.get('n_train')} structures of data set {str(data.get('hash'))[:16]}")
     return "\n".join(lines)
 
 
