@@ -1,5 +1,6 @@
 """Both stages in a row: baseline Hamiltonian, correction, blocks."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +37,12 @@ class Domain:
     basis: Basis
     reach: float
     n_neighbors: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.reach < math.inf and 0 < self.n_neighbors < math.inf):
+            raise ValueError(
+                f"domain: expected positive reach and n_neighbors, got {self.reach} and {self.n_neighbors}"
+            )
 
 
 class Stage2(nn.Module):

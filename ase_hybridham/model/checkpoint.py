@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import torch
 from ase import Atoms
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -29,6 +28,8 @@ __all__ = ["SUFFIX", "TrainedModel", "find_model", "load_model", "read_metadata"
 
 SUFFIX, SCHEMA = ".hham", 1
 MODELS_VARIABLE = "HYBRIDHAM_MODELS"
+# what building a network from metadata that make no sense may raise
+DAMAGE = (SafetensorError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass
@@ -141,6 +142,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             metadata = json.loads((file.metadata() or {})["hybridham"])
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of this package; `hybridham train` makes one") from error
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: damaged checkpoint (its metadata are no mapping); train or copy it again")
     if metadata.get("schema") != SCHEMA:
         raise CheckpointError(
             f"{path}: expected checkpoint schema {SCHEMA}, got {metadata.get('schema')}; use another version"
@@ -188,9 +191,14 @@ def load_model(path: str | Path, device: str = "auto", dtype: str = "float64") -
         domain = Domain(Basis.from_dict(metadata["basis"]), metadata["reach"], metadata["n_neighbors"])
         cascade = Cascade(config, domain)
         with safe_open(path, framework="pt") as file:
-            cascade.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (SafetensorError, ValidationError, KeyError, RuntimeError, ValueError, TypeError) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        cascade.load_state_dict(tensors)
+        for name, tensor in tensors.items():  # unused knots of a target scale lie at infinity
+            if not torch.isfinite(tensor).all() and not (name.endswith(".knots") and not tensor.isnan().any()):
+                raise ValueError(f"{name} is not finite")
+        model = TrainedModel(cascade, metadata["potential_reference"], metadata["provenance"], metadata["metrics"])
+    except DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: damaged checkpoint ({reason}); train or copy it again") from error
-    cascade = cascade.to(device=select_device(device), dtype=getattr(torch, dtype)).eval().requires_grad_(False)
-    return TrainedModel(cascade, metadata["potential_reference"], metadata["provenance"], metadata["metrics"])
+    cascade.to(device=select_device(device), dtype=getattr(torch, dtype)).eval().requires_grad_(False)
+    return model
