@@ -272,16 +272,20 @@ def _key(pairs: PairList, p: int) -> str:
 def _with_cutoffs(basis: Basis, pairs: PairList) -> Basis:
     """The basis with the smallest radii that allow all pairs: |d| <= rc_i + rc_j.
 
-    Half the longest distance between atoms of one element; what is lacking for two elements is shared by
-    both, the largest lack first. An element whose atoms have no pair at all keeps no radius.
+    Half the longest distance between atoms of one element; what is lacking for two elements goes to the one whose
+    radius is smaller, since the other's is borne out by its own pairs. An element whose atoms have no pair at all
+    keeps no radius.
     """
     longest = {elements: float(pairs.distances[rows].max()) for elements, rows in pairs.element_groups.items()}
     radius = {z: 0.5 * longest.get((z, z), 0.0) for z in basis.numbers}
     for (a, b), distance in sorted(longest.items(), key=lambda item: -item[1]):
         lack = distance - radius[a] - radius[b]
         if lack > 0:
-            radius[a] += 0.5 * lack
-            radius[b] += 0.5 * lack
+            small, large = sorted((a, b), key=lambda z: radius[z])
+            alone = min(lack, radius[large] - radius[small])
+            radius[small] += alone
+            radius[a] += 0.5 * (lack - alone)
+            radius[b] += 0.5 * (lack - alone)
     return _replaced(basis, {z: math.ceil(r / CUTOFF_STEP) * CUTOFF_STEP for z, r in radius.items()})
 
 
