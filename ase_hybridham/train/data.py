@@ -1,6 +1,7 @@
 """Graphs of a data set's splits, kept in memory; what phase 2 caches; rotated copies."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
-from ase_hybridham.errors import CheckpointError
+from ase_hybridham.errors import CheckpointError, FormatError
 from ase_hybridham.model import Cascade, Domain, PairGraph, Stage1Output, turn_components
 from ase_hybridham.store import DataSet
 from ase_hybridham.symmetry import wigner_D
@@ -22,6 +23,8 @@ REACH_MARGIN = 0.05  # angstrom
 
 def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
     """Basis, longest pair and average number of neighbors of some structures of a data set.
+
+    The basis has the elements of these structures only: of others the network would learn nothing.
 
     Raises
     ------
@@ -39,19 +42,31 @@ def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
     if not n_hoppings:
         raise ValueError(f"{data.path}: no hopping in the training split; is the cutoff too small?")
     reach = max(float(p.distances.max()) for p in pairs) + REACH_MARGIN
-    data.basis.cutoffs()  # a clear error now, not at the first prediction
-    return Domain(data.basis, reach, n_hoppings / sum(p.n_atoms for p in pairs))
+    numbers = {int(z) for p in pairs for z in p.numbers}
+    known = {symbol: atom for symbol, atom in data.basis.atoms.items() if atom.number in numbers}
+    basis = replace(data.basis, atoms=known)
+    basis.cutoffs()  # a clear error now, not at the first prediction
+    return Domain(basis, reach, n_hoppings / sum(p.n_atoms for p in pairs))
 
 
 def graphs_of(data: DataSet, names: Sequence[str], cascade: Cascade, *, progress: bool = False) -> list[PairGraph]:
-    """Graphs with targets in the dtype and on the device of the network."""
-    bar = tqdm(names, desc="structures", leave=False, disable=not progress)
-    return [
-        PairGraph.with_targets(data[name].hamiltonian[0], cascade.vocabulary, cascade.lmax, cascade.dtype).to(
-            cascade.device
-        )
-        for name in bar
-    ]
+    """Graphs with targets in the dtype and on the device of the network.
+
+    Raises
+    ------
+    FormatError
+        If a Hamiltonian is not finite.
+    """
+    graphs = []
+    for name in tqdm(names, desc="structures", leave=False, disable=not progress):
+        h = data[name].hamiltonian[0]
+        if not np.isfinite(h.values).all():
+            raise FormatError(
+                f"{data.path}: the Hamiltonian of structure {name} is not finite; leave it out of the splits"
+            )
+        graph = PairGraph.with_targets(h, cascade.vocabulary, cascade.lmax, cascade.dtype)
+        graphs.append(graph.to(cascade.device))
+    return graphs
 
 
 def batches(graphs: Sequence[PairGraph], size: int, rng: np.random.Generator | None = None) -> Iterator[PairGraph]:

@@ -132,13 +132,14 @@ class _Log:
     def __init__(self, folder: Path, *, resume: bool) -> None:
         self.folder, self.seconds, self.saved = folder, 0.0, time.monotonic()
         path = folder / STATE_FILE
-        if path.exists() and not resume:
+        if not resume and (path.exists() or (folder / MODEL_FILE).exists()):
             raise ValueError(f"{folder}: holds a run already; go on with --resume, or choose another output")
         self.state: dict[str, Any] = {"fingerprint": "", "phases": {}, "seconds": 0.0}
         if path.exists():
             try:
-                self.state = torch.load(path, weights_only=True)
+                self.state = torch.load(path, weights_only=True, map_location="cpu")
                 self.seconds = float(self.state["seconds"])
+                _ = self.state["fingerprint"], self.state["phases"].items()
             except Exception as error:  # torch's own exceptions differ from version to version
                 raise ValueError(f"{path}: not a training state; remove it and start again") from error
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +159,13 @@ class _Log:
     def restore(self, name: str, phase: Phase) -> None:
         """Bring a phase to where the stored run stood."""
         if name in self.state["phases"]:
-            phase.restore(self.state["phases"][name])
+            try:
+                phase.restore(self.state["phases"][name])
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise ValueError(
+                    f"{self.folder / STATE_FILE}: the state of another network, perhaps of another version; "
+                    "choose another output"
+                ) from error
 
     def row(self, name: str, epoch: int, figures: tuple[float, ...], seconds: float) -> None:
         """Add a line to the log."""

@@ -153,7 +153,7 @@ class Phase:
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.rate.restore(state["rate"])
-        self.average.average, self.average.n_updates = state["average"], state["n_updates"]
+        self.average.restore(state["average"], state["n_updates"])
         self.best, self.best_error = state["best"], state["best_error"]
 
     def _weights(self) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ase_hybridham.train.config import PhaseConfig
 
@@ -57,6 +57,13 @@ class AveragedWeights:
         self.parameters, self.decay = list(parameters), decay
         self.average = [] if decay is None else [p.detach().clone() for p in self.parameters]
         self.n_updates = 0
+
+    @torch.no_grad()
+    def restore(self, average: list[Tensor], n_updates: int) -> None:
+        """Put stored averages in place, whatever device they come from."""
+        for mine, stored in zip(self.average, average, strict=True):
+            mine.copy_(stored)
+        self.n_updates = n_updates
 
     @torch.no_grad()
     def update(self) -> None:
