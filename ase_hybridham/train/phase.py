@@ -86,7 +86,7 @@ class Phase:
         self.best_error = self.error()
 
     def run_epoch(self) -> tuple[float, float, float]:
-        """Train one epoch; returns loss, training error and validation error in meV."""
+        """Train one epoch; returns loss, training error (of components, on the way) and validation error in meV."""
         rng = np.random.default_rng([self.seed, self.epoch])
         n_steps = -(-len(self.train_graphs) // self.config.batch_size)
         losses = errors = 0.0
@@ -96,7 +96,8 @@ class Phase:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate.at(self.epoch * n_steps + number)
             node, edge = self.task(batch)
-            loss = self._loss(node - batch.node_target, edge - batch.edge_target)
+            n_onsite, n_hopping = self._elements(batch)
+            loss = self._loss(node - batch.node_target, edge - batch.edge_target, n_onsite, n_hopping)
             if not torch.isfinite(loss):
                 raise ValueError(
                     f"epoch {self.epoch + 1}: the loss is not finite; lower the learning rate or set clip, or check "
@@ -111,7 +112,7 @@ class Phase:
             losses += float(loss.detach())
             with torch.no_grad():
                 total = (node - batch.node_target).abs().sum() + (edge - batch.edge_target).abs().sum()
-                errors += float(total) / (node.numel() + edge.numel())
+                errors += float(total) / (n_onsite + n_hopping)
         self.epoch += 1
         self.average.swap()
         error = self.error()
@@ -159,7 +160,14 @@ class Phase:
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
 
-    def _loss(self, node: Tensor, edge: Tensor) -> Tensor:
+    def _elements(self, graph: PairGraph) -> tuple[int, int]:
+        """Matrix elements on-site and in hoppings, without the padding of smaller blocks."""
+        vocabulary = self.cascade.vocabulary
+        sizes = torch.tensor([target.direct_sum.size for target in vocabulary.targets], device=graph.species.device)
+        onsite = sizes[[vocabulary.onsite_pair(s) for s in range(vocabulary.n_species)]]
+        return int(onsite[graph.species].sum()), int(sizes[graph.element_pair].sum())
+
+    def _loss(self, node: Tensor, edge: Tensor, n_onsite: int, n_hopping: int) -> Tensor:
         """Mean over components; |h|^2 = |H|^2, so mse is the error of H itself."""
 
         def total(difference: Tensor) -> Tensor:
@@ -170,7 +178,7 @@ class Phase:
             return nn.functional.smooth_l1_loss(difference, zero, beta=beta, reduction="sum")
 
         weight = self.config.onsite_weight
-        return (total(edge) + weight * total(node)) / (edge.numel() + weight * node.numel())
+        return (total(edge) + weight * total(node)) / (n_hopping + weight * n_onsite)
 
 
 def _lab_mae(node: Tensor, edge: Tensor, graph: PairGraph, cascade: Cascade) -> float:

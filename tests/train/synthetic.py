@@ -22,8 +22,8 @@ OPTIONS = {
         "stage1": {"irreps": "6x0e+4x1o+3x2e", "n_blocks": 2, "n_gaussians": 12, "radial_width": 8},
         "stage2": {"width": 8, "n_groups": 2, "n_blocks": 1, "n_heads": 2, "n_gaussians": 8, "readout_channels": 4},
     },
-    "phase1": {"epochs": 4, "learning_rate": 1e-2, "warmup_steps": 2},
-    "phase2": {"epochs": 4, "learning_rate": 1e-2, "warmup_steps": 2},
+    "phase1": {"epochs": 8, "learning_rate": 2e-2, "warmup_steps": 4},
+    "phase2": {"epochs": 8, "learning_rate": 2e-2, "warmup_steps": 4},
     "device": "cpu",
 }
 
@@ -31,8 +31,8 @@ OPTIONS = {
 def atoms_of(seed: int) -> Atoms:
     """A C-H layer of three atoms."""
     rng = np.random.default_rng(seed)
-    cell = np.diag([2.6, 2.8, 12.0]) + rng.normal(scale=0.1, size=(3, 3))
-    positions = np.array([[0.2, 0.3, 6.0], [1.5, 1.4, 6.3], [0.3, 0.4, 7.1]]) + rng.normal(scale=0.08, size=(3, 3))
+    cell = np.diag([2.6, 2.8, 12.0]) + rng.normal(scale=0.05, size=(3, 3))
+    positions = np.array([[0.2, 0.3, 6.0], [1.5, 1.4, 6.3], [0.3, 0.4, 7.1]]) + rng.normal(scale=0.06, size=(3, 3))
     return Atoms("CCH", positions, cell=cell, pbc=(True, True, False))
 
 
