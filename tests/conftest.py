@@ -1,6 +1,9 @@
 """Fixtures all rooms share: folders of data, devices, random structures."""
 
+import contextlib
+import io
 import os
+import runpy
 import shutil
 from pathlib import Path
 
@@ -34,6 +37,33 @@ def golden_bilayers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("golden")
     shutil.unpack_archive(GOLDEN / "openmx/bilayers.tar.xz", folder)
     return folder / "bilayers"
+
+
+@pytest.fixture(scope="session")
+def trained_bilayers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Folder where examples/02_train_bilayer.py ran (bilayers.h5, runs/bilayers/model.hham), and what it printed."""
+    folder, printed = tmp_path_factory.mktemp("example"), io.StringIO()
+    script = GOLDEN.parents[1] / "examples/02_train_bilayer.py"
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+        runpy.run_path(str(script), run_name="__main__")
+    return folder, printed.getvalue()
+
+
+@pytest.fixture(scope="session")
+def graphene_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network trained for seconds on the graphene that ships with the package (PySCF, a Gaussian basis)."""
+    from ase_hybridham.train import PhaseConfig, TrainConfig, train
+
+    stage1 = {"irreps": "12x0e+8x1o+6x2e", "n_blocks": 2, "n_gaussians": 32, "radial_width": 32}
+    stage2 = {"width": 16, "n_groups": 2, "n_blocks": 1, "readout_channels": 8}
+    config = TrainConfig(
+        data=GOLDEN.parents[1] / "ase_hybridham/data/demo_graphene.h5",
+        output=tmp_path_factory.mktemp("graphene") / "run",
+        model={"stage1": stage1, "stage2": stage2},
+        phase1=PhaseConfig(epochs=2, learning_rate=0.02, warmup_steps=10),
+        phase2=PhaseConfig(epochs=1, learning_rate=0.004, warmup_steps=10, beta_meV=1.0),
+    )
+    return train(config, progress=False)
 
 
 def _devices() -> list[str]:
