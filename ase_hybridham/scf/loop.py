@@ -1,8 +1,8 @@
 """The self-consistent loop: density, potential, Fock matrices, DIIS. Hartree and bohr.
 
 H_k = T_k + V_nl,k + <phi_k| V_ion + V_H + V_xc |phi_k>. The free energy E - TS of Fermi-Dirac
-occupations is what the loop makes stationary. Extrapolation: Pulay's DIIS with the commutator
-[H, D S] in an orthonormal basis as the error, https://doi.org/10.1002/jcc.540030413.
+occupations is what the loop makes stationary. Extrapolation: Pulay's DIIS of damped steps, with
+the commutator [H, D S] in an orthonormal basis as the error, https://doi.org/10.1002/jcc.540030413.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,9 @@ from ase_hybridham.scf.potential import DensityFunctional, Electrostatics
 __all__ = ["SelfConsistent", "bare_matrices", "self_consistent"]
 
 HISTORY = 8
+# Share of the new Fock matrix in what is extrapolated, the rest is the one that made the density: with 1 a metallic
+# layer with hydrogen never converged, with 0.5 layers, molecules and metals took 6 to 12 cycles.
+MIXING = 0.5
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ def self_consistent(
     density = orbitals.density(coefficients)
     density *= n_electrons / (density.sum() * orbitals.volume_element)
     history: list[tuple[NDArray, NDArray]] = []
+    entered = bare
     entropy_term, residual = 0.0, np.inf
     for cycle in range(max_cycles + 1):
         hartree = electrostatics.hartree(density)
@@ -126,8 +130,9 @@ def self_consistent(
                 on_grid = density @ (electrostatics.ions + 0.5 * hartree + xc_energy) * orbitals.volume_element
                 energy = one_electron + on_grid + electrostatics.ion_energy + entropy_term
                 return SelfConsistent(potential, float(energy), cycle, residual)
-            history = [*history[1 - HISTORY :], (fock, error)]
+            history = [*history[1 - HISTORY :], (entered + MIXING * (fock - entered), error)]
             fock = _extrapolated(history, weights)
+        entered = fock
         states = [eigh(f, s) for f, s in zip(fock, overlaps, strict=True)]
         filling, entropy_term = _fermi_dirac([e for e, _ in states], weights, n_electrons, smearing)
         coefficients = [
@@ -168,7 +173,7 @@ def _fermi_dirac(
 
 
 def _extrapolated(history: list[tuple[NDArray, NDArray]], weights: NDArray[np.float64]) -> NDArray:
-    """The combination of Fock matrices with the least combined error."""
+    """The combination of matrices with the least combined error."""
     errors = np.array([(np.sqrt(weights)[:, None, None] * e).ravel() for _, e in history])
     n = len(history)
     equations = np.zeros((n + 1, n + 1))

@@ -98,6 +98,7 @@ class Electrostatics:
             atom=[[cell.atom_symbol(n), r @ turn] for n, r in enumerate(cell.atom_coords())],
             mesh=self.mesh * padding,
             dimension=n_periodic,
+            rcut=0.1,  # no orbitals here; it keeps PySCF from asking for a vacuum that they would need
         )
         self._padded_mesh = self.mesh * padding
         # real fields: half of the waves along the last axis

@@ -45,7 +45,8 @@ class PySCFEngine:
     Parameters
     ----------
     xc : {"lda", "pbe"}
-        At the same grid LDA has a tenth of PBE's egg-box noise: 0.04 against 0.15 meV (rms of H at 100 hartree).
+        Shifting a crystal against the grid of 100 hartree changes H by 0.01 meV (rms; 0.2 at most) in LDA and by
+        0.03 (1.1) in PBE.
     basis : str or Basis
         A name that `scf.gth` knows, or any basis of Gaussian shells with valence electrons and cutoff radii.
     cutoff : float, optional
