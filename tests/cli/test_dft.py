@@ -1,6 +1,8 @@
 """hybridham dft: computing, resuming, failing."""
 
 import json
+import runpy
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -127,3 +129,22 @@ def test_bad_input_is_one_line_and_status_2(hybridham, frames, tmp_path):
     status, _, err = hybridham("dft", frames, "-o", tmp_path / "made.h5", *FAST)
     assert status == 2
     assert "holds another structure named layer-0001" in err
+
+
+def test_the_shipped_data_set_is_what_its_command_makes():
+    made = runpy.run_path(str(Path(__file__).parents[2] / "examples/make_demo_data.py"))
+    shipped = Path(cli.__file__).parents[1] / "data/demo_graphene.h5"
+    assert shipped.stat().st_size < 4e6
+    with DataSet(shipped) as data:
+        for split, seed, column in (("train", 0, 2), ("val", 1, 3)):
+            structures = list(made["structures"](seed, column))
+            assert data.split(split) == [f"graphene_{split}-{n:04d}" for n in range(len(structures))]
+            for name, atoms in zip(data.split(split), structures, strict=True):
+                np.testing.assert_allclose(data.atoms(name).positions, atoms.positions, atol=1e-6)
+        first = data["graphene_train-0000"]
+        engine = PySCFEngine.from_settings(data.provenance["engine"])
+    # another version of PySCF, and a file of 8 decimals and single precision
+    again = engine.for_structures([first.atoms])[0].run(first.atoms)
+    np.testing.assert_allclose(first.hamiltonian[0].values, again.hamiltonian[0].values, atol=1e-4)
+    np.testing.assert_allclose(first.overlap.values, again.overlap.values, atol=1e-6)
+    assert first.fermi_level == pytest.approx(again.fermi_level, abs=1e-4)
