@@ -58,14 +58,15 @@ def graphs_of(data: DataSet, names: Sequence[str], cascade: Cascade, *, progress
         If a Hamiltonian is not finite.
     """
     graphs = []
-    for name in tqdm(names, desc="structures", leave=False, disable=not progress):
-        h = data[name].hamiltonian[0]
-        if not np.isfinite(h.values).all():
-            raise FormatError(
-                f"{data.path}: the Hamiltonian of structure {name} is not finite; leave it out of the splits"
-            )
-        graph = PairGraph.with_targets(h, cascade.vocabulary, cascade.lmax, cascade.dtype)
-        graphs.append(graph.to(cascade.device))
+    with tqdm(names, desc="structures", leave=False, disable=None if progress else True) as bar:
+        for name in bar:
+            h = data[name].hamiltonian[0]
+            if not np.isfinite(h.values).all():
+                raise FormatError(
+                    f"{data.path}: the Hamiltonian of structure {name} is not finite; leave it out of the splits"
+                )
+            graph = PairGraph.with_targets(h, cascade.vocabulary, cascade.lmax, cascade.dtype)
+            graphs.append(graph.to(cascade.device))
     return graphs
 
 

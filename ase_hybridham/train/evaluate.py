@@ -138,10 +138,8 @@ def evaluate(
     """
     if not names:
         raise ValueError(f"{data.path}: no structure to evaluate on; choose another --split")
-    rows = [
-        evaluate_system(model, data[name], name, window=window, bands=bands)
-        for name in tqdm(names, desc="evaluate", leave=False, disable=not progress)
-    ]
+    with tqdm(names, desc="evaluate", leave=False, disable=None if progress else True) as bar:
+        rows = [evaluate_system(model, data[name], name, window=window, bands=bands) for name in bar]
     return Evaluation(tuple(rows), rotation_error(model, data[names[0]]), window)
 
 

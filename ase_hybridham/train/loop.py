@@ -96,16 +96,17 @@ def _run(name: str, phase: Phase, model: TrainedModel, log: "_Log", progress: bo
     """Train what is left of a phase, and keep its best weights."""
     log.restore(name, phase)
     n_epochs = phase.config.epochs
-    bar = tqdm(total=n_epochs, initial=phase.epoch, desc=name, unit="epoch", disable=not progress)
-    while phase.epoch < n_epochs:
-        began = time.monotonic()
-        loss, train_error, error = phase.run_epoch()
-        rate = phase.optimizer.param_groups[0]["lr"]
-        log.row(name, phase.epoch, (loss, train_error, error, phase.best_error, rate), time.monotonic() - began)
-        log.save(name, phase, force=phase.epoch == n_epochs)
-        bar.set_postfix_str(f"train {train_error:.2f} valid {error:.2f} best {phase.best_error:.2f} meV", refresh=False)
-        bar.update()
-    bar.close()
+    silent = None if progress else True  # None: where stderr is no terminal
+    with tqdm(total=n_epochs, initial=phase.epoch, desc=name, unit="epoch", disable=silent) as bar:
+        while phase.epoch < n_epochs:
+            began = time.monotonic()
+            loss, train_error, error = phase.run_epoch()
+            rate = phase.optimizer.param_groups[0]["lr"]
+            log.row(name, phase.epoch, (loss, train_error, error, phase.best_error, rate), time.monotonic() - began)
+            log.save(name, phase, force=phase.epoch == n_epochs)
+            best = f"best {phase.best_error:.2f} meV"
+            bar.set_postfix_str(f"train {train_error:.2f} valid {error:.2f} {best}", refresh=False)
+            bar.update()
     phase.keep_best()
     model.metrics = {**model.metrics, f"{name}_valid_mae_meV": phase.best_error}
     logger.info("%s: validation %.3f meV after %d epochs", name, phase.best_error, n_epochs)

@@ -1,0 +1,131 @@
+"""The figures of an evaluation are those of the metrics, structure by structure."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from ase_hybridham.errors import CheckpointError
+from ase_hybridham.model import TrainedModel, load_model
+from ase_hybridham.solve import band_error, band_path, eigenvalues, fermi_level
+from ase_hybridham.store import DataSet
+from ase_hybridham.symmetry import rotate_blocks, rotate_system
+from ase_hybridham.system import AtomBasis, Basis
+from ase_hybridham.train import evaluate, hamiltonian_error
+from ase_hybridham.train.evaluate import evaluate_system, rotation_error
+from tests.model.networks import config, network, random_hamiltonian
+from tests.train.synthetic import BASIS, SPLITS, atoms_of, spinful, system_of
+
+STAGES = ["mean", "stage1", "hybrid"]
+IRREPS = "4x0e+3x1o+2x2e"
+
+
+@pytest.fixture(scope="module")
+def model(run) -> TrainedModel:
+    return load_model(run / "model.hham", "cpu")
+
+
+@pytest.fixture
+def data(data_set):
+    with DataSet(data_set) as data:
+        yield data
+
+
+def test_errors_are_those_of_the_metrics(model, data):
+    found = evaluate(model, data, SPLITS["test"], window=3.0)
+    by_hand = {stage: [] for stage in STAGES}
+    for row, name in zip(found.structures, SPLITS["test"], strict=True):
+        system = data[name]
+        assert row.name == name
+        for stage in STAGES:
+            predicted = model.predict(system.atoms, system.pairs, stage)
+            error = hamiltonian_error(predicted, system.hamiltonian[0], system.overlap)
+            assert row.hamiltonian[stage] == error
+            by_hand[stage].append(error)
+    assert found.stages == STAGES
+    for stage, errors in by_hand.items():
+        assert found.mae_all(stage) == pytest.approx(np.mean([e.mae for e in errors]))
+        assert found.mae_cha(stage) == max(e.mae for e in errors)
+        assert found.mean_of(stage, "onsite_mae") == pytest.approx(np.mean([e.onsite_mae for e in errors]))
+    assert found.mae_all("hybrid") < found.mae_all("stage1") < found.mae_all("mean")
+
+
+def test_bands_are_compared_with_the_overlap_of_the_reference(model, data):
+    found = evaluate(model, data, ["e"], window=3.0)
+    system = data["e"]
+    k_points = band_path(system.atoms, npoints=24).kpts
+    predicted = model.predict(system.atoms, system.pairs)
+    other = replace(system, hamiltonian=(system.hamiltonian[0].with_values(predicted.values),))
+    expected = band_error(
+        eigenvalues(system, k_points),
+        eigenvalues(other, k_points),
+        reference_level=fermi_level(system),
+        predicted_level=fermi_level(other),
+        window=3.0,
+    )
+    assert found.structures[0].bands["hybrid"] == expected
+    assert found.band_mean("hybrid") == pytest.approx(1000 * expected.mean)
+    assert found.band_mean("hybrid", aligned=True) == pytest.approx(1000 * expected.aligned_mean)
+    assert expected.n_states > 10
+    assert evaluate(model, data, ["e"], bands=False).band_mean("hybrid") is None
+
+
+def test_keys(model, data):
+    result = evaluate(model, data, SPLITS["test"]).to_dict()
+    assert [entry["name"] for entry in result["structures"]] == SPLITS["test"]
+    for key in ("mae_all_meV", "mae_cha_meV"):
+        assert list(result[key]) == STAGES
+        assert all(value > 0 for value in result[key].values())
+    assert result["mae_all_meV"]["hybrid"] == evaluate(model, data, SPLITS["test"], bands=False).mae_all("hybrid")
+    assert 0 <= result["rotation_meV"] < 1e-5
+    assert result["structures"][0]["hamiltonian"]["stage1"]["mae_meV"] > 0
+    assert 0 <= result["structures"][0]["hermiticity_meV"] < 1e-8
+
+
+def test_stage1_alone(model, data):
+    only = TrainedModel(network(BASIS, config(IRREPS)))
+    only.cascade.has_stage2.fill_(False)
+    result = evaluate(only, data, ["e"], bands=False)
+    assert result.stages == ["mean", "stage1"]
+    assert "hybrid" not in result.to_dict()["mae_all_meV"]
+
+
+@pytest.mark.parametrize("frame", ["edge", "global"])
+def test_rotation_error_is_measured(frame, data):
+    """Of the frame that is not equivariant it is no rounding error."""
+    model = TrainedModel(network(BASIS, config(IRREPS, frame=frame)))
+    system = data["a"]
+    error = rotation_error(model, system, seed=4)
+    Q = Rotation.random(rng=np.random.default_rng(4)).as_matrix()
+    turned = rotate_system(system, Q)
+    difference = model.cascade.predict(turned.pairs).values
+    difference = difference - rotate_blocks(model.cascade.predict(system.pairs), Q).values
+    assert error == pytest.approx(1000 * np.abs(difference).max(), abs=1e-8)
+    assert error < 1e-8 if frame == "edge" else error > 1.0
+
+
+def test_without_overlap_bands_and_gauge_are_left_out(model):
+    row = evaluate_system(model, replace(system_of(atoms_of(3)), overlap=None), "x")
+    assert row.bands == {}
+    assert row.hamiltonian["hybrid"].gauge_free_mae is None
+    assert row.hamiltonian["hybrid"].mae > 0
+
+
+def test_what_does_not_fit_is_refused(model, data):
+    atoms = atoms_of(0)
+    with pytest.raises(CheckpointError, match="x: expected one spinless Hamiltonian, got spin 'spinor'"):
+        evaluate_system(model, spinful(system_of(atoms)), "x")
+    other = Basis.of(AtomBasis.from_degrees("C", [0, 1, 1], cutoff=1.6), AtomBasis.from_degrees("H", [0], cutoff=1.2))
+    system = replace(system_of(atoms), hamiltonian=(random_hamiltonian(atoms, other),), overlap=None)
+    with pytest.raises(CheckpointError, match="x: its orbitals are not those"):
+        evaluate_system(model, system, "x")
+    atoms.numbers[0] = 14
+    silicon = Basis.of(*BASIS.atoms.values(), AtomBasis.from_degrees("Si", [0, 1], cutoff=1.6))
+    system = replace(
+        system_of(atoms_of(0)), atoms=atoms, hamiltonian=(random_hamiltonian(atoms, silicon),), overlap=None
+    )
+    with pytest.raises(CheckpointError, match="trained for H, C, the structure has Si"):
+        evaluate_system(model, system, "x")
+    with pytest.raises(ValueError, match="no structure to evaluate on"):
+        evaluate(model, data, [])
