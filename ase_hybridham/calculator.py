@@ -25,6 +25,7 @@ from ase_hybridham.solve import (
     fermi_level,
     find_fermi_level,
     k_mesh,
+    mesh_density,
     occupations,
     spin_degeneracy,
 )
@@ -239,7 +240,8 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         return self._fermi_level
 
     def _mesh_of(self, system: LCAOSystem) -> tuple[NDArray, NDArray]:
-        return k_mesh(system.atoms, **self._mesh, time_reversal=system.spin != "spinor")
+        mesh = self._mesh or {"density": mesh_density(system.n_orbitals)}
+        return k_mesh(system.atoms, **mesh, time_reversal=system.spin != "spinor")
 
     @property
     def _smearing(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from ase_hybridham.solve.fermi import (
     fermi_level,
     find_fermi_level,
     k_mesh,
+    mesh_density,
     occupations,
     spin_degeneracy,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "fermi_level",
     "find_fermi_level",
     "k_mesh",
+    "mesh_density",
     "occupations",
     "spin_degeneracy",
 ]

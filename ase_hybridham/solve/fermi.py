@@ -20,13 +20,17 @@ __all__ = [
     "fermi_level",
     "find_fermi_level",
     "k_mesh",
+    "mesh_density",
     "occupations",
     "spin_degeneracy",
 ]
 
 Smearing = Literal["fermi-dirac", "gaussian"]
 
-MESH_DENSITY = 5.0  # k-points per 1/angstrom: 15 x 15 for graphene
+# Orbitals -> k-points per 1/angstrom: as dense as takes a second or so. Where the bands of a semimetal touch, a coarse
+# mesh sees a gap and its middle: 5 (15 x 15 for graphene) was up to 60 meV off for bilayers, 16 about 10 meV.
+MESH_DENSITIES = ((64, 16.0), (256, 8.0))
+MESH_DENSITY = 5.0  # of still more orbitals
 WIDTH = 0.025  # eV, 290 K
 # Electrons that do not count: within it the level of an insulator is undetermined and put into mid-gap.
 ELECTRON_TOLERANCE = 1e-9
@@ -71,6 +75,11 @@ def k_mesh(
     keep = number <= opposite
     weights = np.where(number == opposite, 1.0, 2.0)[keep]
     return k_points[keep], weights / weights.sum()
+
+
+def mesh_density(n_orbitals: int) -> float:
+    """Default density of the mesh of a system with so many orbitals, points per 1/angstrom."""
+    return next((density for limit, density in MESH_DENSITIES if n_orbitals <= limit), MESH_DENSITY)
 
 
 def occupations(
@@ -167,7 +176,7 @@ def fermi_level(
     weights: ArrayLike | None = None,
     *,
     electrons: float | None = None,
-    density: float = MESH_DENSITY,
+    density: float | None = None,
     width: float = WIDTH,
     smearing: Smearing = "fermi-dirac",
 ) -> float:
@@ -178,6 +187,8 @@ def fermi_level(
     system : LCAOSystem
     k_points, weights : arrays, shapes (n_k, 3) and (n_k,), optional
         By default the mesh of `k_mesh` at `density`; weights default to equal ones.
+    density : float, optional
+        By default `mesh_density` of the system's orbitals.
     electrons : float, optional
         By default what `electrons_of` finds.
     width, smearing
@@ -201,7 +212,7 @@ def count_electrons(
     k_points: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     *,
-    density: float = MESH_DENSITY,
+    density: float | None = None,
     width: float = WIDTH,
     smearing: Smearing = "fermi-dirac",
 ) -> float:
@@ -221,10 +232,11 @@ def count_electrons(
 
 
 def _mesh_or_given(
-    system: LCAOSystem, k_points: ArrayLike | None, weights: ArrayLike | None, density: float
+    system: LCAOSystem, k_points: ArrayLike | None, weights: ArrayLike | None, density: float | None
 ) -> tuple[NDArray, NDArray]:
     if k_points is None:
         # only real H(R) promise e(k) = e(-k): a magnetic spinor system does not
+        density = mesh_density(system.n_orbitals) if density is None else density
         return k_mesh(system.atoms, density=density, time_reversal=system.spin != "spinor")
     k = check_k_points(k_points)
     w = np.full(len(k), 1 / len(k)) if weights is None else np.asarray(weights, dtype=np.float64)
