@@ -165,13 +165,14 @@ def _drawn(checkpoint: Path, references: Mapping[str, "LCAOSystem"], path: Path)
 
 
 def _path(atoms: "Atoms") -> "BandPath":
-    """The hexagon's own path where the cell, strained or not, has it; ASE's for the cell otherwise."""
+    """The hexagon's own path where the cell, strained or not, has it; else around a rectangle of the zone."""
     from ase_hybridham.solve import band_path
 
     try:
         return band_path(atoms, "GKMG", npoints=120)
     except ValueError:
-        return band_path(atoms, npoints=120)
+        corners = {"G": (0, 0, 0), "X": (0.5, 0, 0), "S": (0.5, 0.5, 0), "Y": (0, 0.5, 0)}
+        return atoms.cell.bandpath("GYSXG", npoints=120, special_points=corners)
 
 
 def _table(result: "Evaluation") -> str:
