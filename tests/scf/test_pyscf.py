@@ -47,18 +47,18 @@ def test_eigenvalues_off_the_mesh_are_those_of_the_multigrid_driver(xc):
     from pyscf.pbc import dft
 
     # so warm that the entropy counts
-    engine = replace(FAST, xc=xc, mesh=(24, 24, 108), potential_reference="cell_average", smearing=0.8)
-    atoms = layer()
+    engine = replace(FAST, xc=xc, mesh=(24, 24, 80), potential_reference="cell_average", smearing=0.8)
+    atoms = layer(height=9.0)
     ours = engine.run(atoms)
     cell = engine.pyscf_cell(atoms)
     driver = dft.KRKS(cell, cell.make_kpts([2, 2, 1]), xc={"lda": "lda,vwn", "pbe": "pbe,pbe"}[xc])
     driver = driver.multigrid_numint().smearing(sigma=engine.smearing / Hartree, method="fermi")
-    driver.verbose, driver.conv_tol = 0, 1e-8
+    driver.verbose, driver.conv_tol = 0, 1e-6
     driver.kernel()
     driver._chkfile.close()
     assert driver.converged
     theirs = np.array(driver.get_bands(cell.get_abs_kpts(K_POINTS))[0]) * Hartree
-    np.testing.assert_allclose(eigenvalues(ours, K_POINTS)[0], theirs, atol=1e-3)
+    np.testing.assert_allclose(eigenvalues(ours, K_POINTS)[0], theirs, atol=2e-4)
     np.testing.assert_allclose(ours.provenance["free_energy_eV"], driver.e_free * Hartree, atol=1e-3)
 
 
