@@ -30,10 +30,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (not run): .* -->\n)?^```(\w+)\n(.*?)^```$", re.M | re.S)
 SHORT = [  # training of a page's own configuration, for seconds instead of minutes
-    "phase1.epochs=1",
-    "phase2.epochs=1",
-    "model.stage1={irreps: 4x0e+3x1o+2x2e+2x3o+2x4e, n_blocks: 1, n_gaussians: 16, radial_width: 8}",
-    "model.stage2={width: 8, n_groups: 1, n_blocks: 1, readout_channels: 4}",
+    *("phase1.epochs=1", "phase2.epochs=1"),
+    *("model.stage1.irreps=4x0e+3x1o+2x2e+2x3o+2x4e", "model.stage1.n_blocks=1", "model.stage1.radial_width=8"),
+    *("model.stage2.width=8", "model.stage2.n_groups=1", "model.stage2.n_blocks=1"),
 ]
 
 
