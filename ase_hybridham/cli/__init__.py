@@ -1,6 +1,7 @@
 """What does a person type? One file a command: parse, call, print; heavy imports inside the command."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
+    # where no bar can be shown, lines of the log tell how far long work is
+    level = logging.WARNING if sys.stderr.isatty() else logging.INFO
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("ase_hybridham").setLevel(level)
     try:
         status = int(args.run(args) or 0)
         sys.stdout.flush()

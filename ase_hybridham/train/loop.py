@@ -104,12 +104,13 @@ def _run(name: str, phase: Phase, model: TrainedModel, log: "_Log", progress: bo
             rate = phase.optimizer.param_groups[0]["lr"]
             log.row(name, phase.epoch, (loss, train_error, error, phase.best_error, rate), time.monotonic() - began)
             log.save(name, phase, force=phase.epoch == n_epochs)
-            best = f"best {phase.best_error:.2f} meV"
-            bar.set_postfix_str(f"train {train_error:.2f} valid {error:.2f} {best}", refresh=False)
+            figures = f"train {train_error:.2f}  valid {error:.2f}  best {phase.best_error:.2f} meV"
+            bar.set_postfix_str(figures, refresh=False)
             bar.update()
+            if progress and bar.disable and 10 * phase.epoch // n_epochs > 10 * (phase.epoch - 1) // n_epochs:
+                logger.info("%s  epoch %d of %d  %s  %.0f s", name, phase.epoch, n_epochs, figures, log.seconds)
     phase.keep_best()
     model.metrics = {**model.metrics, f"{name}_valid_mae_meV": phase.best_error}
-    logger.info("%s: validation %.3f meV after %d epochs", name, phase.best_error, n_epochs)
 
 
 @torch.no_grad()

@@ -137,6 +137,17 @@ def test_edge_frame_inputs_do_not_turn_and_those_of_the_global_frame_do():
             assert change < 1e-9 if frame == "edge" else change > 0.01
 
 
+def test_edge_frame_tells_of_both_atoms_in_the_frame_of_the_edge():
+    cascade = hybrid(frame="edge")
+    graph, layout = cascade.graph(PAIRS), cascade.stage1.layout
+    output = cascade.stage1(graph)
+    frames, frame = graph.frames(layout.lmax), cascade.stage2.frame
+    into = frames.into(output.nodes[0], layout)
+    rows = [output.edges[0], into, frames.partner(into, layout)]
+    expected = torch.cat([frame.edge_invariants(row) for row in rows], dim=1)
+    torch.testing.assert_close(cascade.stage2.inputs(graph, output)[1][0], expected)
+
+
 def test_correction_is_in_units_of_the_residuals_scale():
     cascade = network()
     before = cascade.predict(PAIRS, "hybrid") - cascade.predict(PAIRS, "stage1")

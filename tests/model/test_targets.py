@@ -138,7 +138,7 @@ def test_far_shell_is_not_scaled_by_the_near_one():
     """A bin over both would make the sigma of one of them wrong by orders of magnitude."""
     vocabulary = Vocabulary(Basis.of(AtomBasis.from_degrees("C", [0], cutoff=2.0)))
     scale, rng = TargetScale(vocabulary), np.random.default_rng(0)
-    n = 50  # fewer than two bins hold
+    n = 15  # both together fill less than one bin
     distance = np.concatenate([np.full(n, 1.4), np.full(n, 2.9)]) + 1e-3 * rng.normal(size=2 * n)
     values = np.concatenate([rng.normal(size=n), 1e-3 * rng.normal(size=n)])[:, None]
     both = torch.zeros(2 * n, dtype=torch.long)

@@ -1,5 +1,6 @@
 """Both phases learn, and a run that was stopped ends as if it had not been."""
 
+import copy
 import csv
 import os
 import shutil
@@ -199,6 +200,21 @@ class TestPhase:
             assert torch.equal(tensor, seen[1][name])
         weight = "node_updates.0.post.weights.0"
         assert not torch.equal(seen[1][weight], seen[4][weight])
+
+    def test_state_brings_everything_back(self, cascade):
+        """A halved rate, too."""
+        changes = {"schedule": "plateau", "patience": 1, "ema": 0.5}
+        first = self.phase(cascade, **changes)
+        first.run_epoch()
+        for _ in range(3):
+            first.rate.observe(1e9)
+        state = copy.deepcopy(first.state())
+        expected = first.run_epoch()
+        second = self.phase(cascade, **changes)
+        second.restore(state)
+        assert second.run_epoch() == expected
+        assert second.optimizer.param_groups[0]["lr"] == first.optimizer.param_groups[0]["lr"] == 5e-3
+        assert second.best_error == first.best_error
 
     def test_averaged_weights_are_the_result_and_not_what_is_trained(self, cascade):
         start = {name: tensor.clone() for name, tensor in cascade[0].stage1.state_dict().items()}
