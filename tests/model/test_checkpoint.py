@@ -278,16 +278,16 @@ class TestNames:
 
     def test_unknown_name(self, checkpoint, monkeypatch):
         monkeypatch.setenv("HYBRIDHAM_MODELS", str(checkpoint.parent))
-        with pytest.raises(CheckpointError, match=r"'large'.*known names: .*small.*HYBRIDHAM_MODELS"):
+        with pytest.raises(CheckpointError, match=r"large.*known.*small.*HYBRIDHAM_MODELS"):
             find_model("large")
         monkeypatch.setenv("HYBRIDHAM_MODELS", str(checkpoint.parent / "nowhere"))
-        with pytest.raises(CheckpointError, match=r"'small': not found"):
+        with pytest.raises(CheckpointError, match=r"small.*HYBRIDHAM_MODELS"):
             find_model("small")
 
     @pytest.mark.parametrize("name", ["no/such.hham", "missing.hham", "runs/model"])
     def test_missing_file(self, name, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(CheckpointError, match=f"{name}: no such checkpoint"):
+        with pytest.raises(CheckpointError, match=f"{name}: no such"):
             find_model(name)
 
     def test_folder(self, tmp_path):

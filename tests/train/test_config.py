@@ -26,7 +26,7 @@ def test_every_option_survives_a_file(write):
         device="cpu",
         model={"stage1": {"irreps": "8x0e+4x1o"}, "stage2": {"frame": "global", "lambda": 0.3}, "dtype": "float64"},
         phase1=PhaseConfig(epochs=3, clip=1.0, loss="mse"),
-        phase2=PhaseConfig(ema=0.99, schedule="plateau"),
+        phase2={"ema": 0.99, "schedule": "plateau"},
     )
     text = yaml.safe_dump(config.model_dump(mode="json", by_alias=True))
     assert read_config(write(text)) == config
