@@ -1,3 +1,4 @@
+# `make demo`: real DFT data made here, then OpenMX's; training, tables, pictures in demo/.
 # `make demo` and `make test` need Python 3.11 and pip, nothing else: they make .venv and install into it.
 PYTHON ?= python3
 VENV := .venv
@@ -10,6 +11,7 @@ export OMP_NUM_THREADS ?= 1
 
 demo: $(STAMP)
 	$(BIN)/hybridham demo -o demo
+	$(BIN)/hybridham demo -o demo --source tests/golden/openmx/bilayers.tar.xz --split tests/golden/openmx/bilayers.index.json
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q

@@ -116,6 +116,9 @@ def _axis(bands: BandStructure) -> tuple[NDArray, list[float], list[str]]:
     """Distance along the path, and the special points on it with their names."""
     if len(bands.path.kpts) == 1:
         return np.array([0.0, 1.0]), [0.5], [""]
+    if not bands.path.special_points:  # listed points, none of which has a name
+        steps = np.linalg.norm(np.diff(bands.path.cartesian_kpts(), axis=0), axis=1)
+        return np.concatenate([[0.0], np.cumsum(steps)]), [], []
     x, ticks, names = bands.get_labels()
     merged: list[tuple[float, str]] = []
     for tick, name in zip(map(float, ticks), map(_pretty, names), strict=True):

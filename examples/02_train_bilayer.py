@@ -12,7 +12,7 @@ from pathlib import Path
 from ase_hybridham.cli import main as hybridham
 from ase_hybridham.model import load_model
 from ase_hybridham.store import DataSet
-from ase_hybridham.train import PhaseConfig, TrainConfig, evaluate, train
+from ase_hybridham.train import Phase2Config, PhaseConfig, TrainConfig, evaluate, train
 
 GOLDEN = Path(__file__).parents[1] / "tests/golden/openmx"
 SMALL = {
@@ -35,7 +35,7 @@ def main() -> None:
         output=Path("runs/bilayers"),
         model=SMALL,
         phase1=PhaseConfig(epochs=12, learning_rate=0.02, warmup_steps=20),
-        phase2=PhaseConfig(epochs=6, learning_rate=0.004, warmup_steps=20, beta_meV=1.0),
+        phase2=Phase2Config(epochs=6, learning_rate=0.004, warmup_steps=20, beta_meV=1.0),
     )
     model = load_model(train(config))
     with DataSet(data) as structures:

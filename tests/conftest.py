@@ -52,7 +52,7 @@ def trained_bilayers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, st
 @pytest.fixture(scope="session")
 def graphene_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network trained for seconds on the graphene that ships with the package (PySCF, a Gaussian basis)."""
-    from ase_hybridham.train import PhaseConfig, TrainConfig, train
+    from ase_hybridham.train import Phase2Config, PhaseConfig, TrainConfig, train
 
     stage1 = {"irreps": "12x0e+8x1o+6x2e", "n_blocks": 2, "n_gaussians": 32, "radial_width": 32}
     stage2 = {"width": 16, "n_groups": 2, "n_blocks": 1, "readout_channels": 8}
@@ -61,7 +61,7 @@ def graphene_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         output=tmp_path_factory.mktemp("graphene") / "run",
         model={"stage1": stage1, "stage2": stage2},
         phase1=PhaseConfig(epochs=2, learning_rate=0.02, warmup_steps=10),
-        phase2=PhaseConfig(epochs=1, learning_rate=0.004, warmup_steps=10, beta_meV=1.0),
+        phase2=Phase2Config(epochs=1, learning_rate=0.004, warmup_steps=10, beta_meV=1.0),
     )
     return train(config, progress=False)
 

@@ -25,6 +25,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ase_hybridham.cli import main as hybridham
+from ase_hybridham.train import Phase2Config, PhaseConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -156,6 +157,14 @@ def test_option_tables_are_those_of_the_code():
         assert all(len(row) == 4 and row[3] for row in rows), name
         seen.add(model)
     assert seen == {"TrainConfig", "PhaseConfig", "ModelConfig", "Stage1Config", "Stage2Config"}
+
+
+def test_defaults_of_phase_2_are_those_the_page_names():
+    first, second = PhaseConfig().model_dump(), Phase2Config().model_dump()
+    changed = {key: value for key, value in second.items() if value != first[key]}
+    assert changed == {"learning_rate": 0.002, "beta_meV": 0.5}
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    assert "`learning_rate` is 0.002 and `beta_meV`\n0.5 unless given" in text
 
 
 def option_rows(model: type[BaseModel]) -> list[list[str]]:

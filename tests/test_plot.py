@@ -87,3 +87,12 @@ def test_unknown_picture_format_is_an_error_that_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match=r"bands\.xyz: expected a suffix of"):
         save_figure(plot_bands(hexagonal_bands()), tmp_path / "bands.xyz")
     assert not list(tmp_path.iterdir())
+
+
+def test_listed_points_without_names_are_spaced_by_their_distance():
+    k = np.array([[0.0, 0, 0], [0.1, 0, 0], [0.3, 0, 0]])
+    path = BandPath(np.eye(3), k)
+    ax = plot_bands(BandStructure(path, np.zeros((1, 3, 2)), reference=0.0))
+    x = ax.lines[0].get_xdata()
+    assert x[2] == pytest.approx(3 * x[1])
+    assert not ax.get_xticklabels()

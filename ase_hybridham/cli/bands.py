@@ -132,6 +132,7 @@ def _predicted(args: argparse.Namespace) -> "LCAOSystem":
 def _structure(source: str) -> tuple["Atoms", "PairBlocks | None"]:
     """Atoms, and S where the source holds it too."""
     import ase.io
+    from ase import Atoms
 
     from ase_hybridham.cli.source import kind_of, load_system
     from ase_hybridham.errors import FormatError
@@ -143,9 +144,12 @@ def _structure(source: str) -> tuple["Atoms", "PairBlocks | None"]:
     if not Path(source).exists():
         raise FormatError(f"{source}: no such file or folder")
     try:
-        return ase.io.read(source), None
+        atoms = ase.io.read(source)
     except Exception as error:  # ASE's many readers raise whatever they run into
         raise FormatError(f"{source}: not a structure that ASE reads ({error or type(error).__name__})") from error
+    if not isinstance(atoms, Atoms):
+        raise FormatError(f"{source}: ASE reads no structure in it; give a file of atoms and a cell")
+    return atoms, None
 
 
 def _fermi_level(system: "LCAOSystem", mesh: list[int] | None) -> tuple[float, str]:

@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     from ase_hybridham.store import DataSet, append_systems, random_splits, set_splits
 
     index = Index(args.split) if args.split and "=" not in args.split else None
-    fractions = _fractions(args.split) if args.split and index is None else None
+    fractions = _fractions(args.split) if args.split and index is None else {}
+    random_splits([], fractions)  # shares that make no sense are refused before the work
     paths = _structures(args.sources, args.format)
     there: set[str] = set()
     if args.output.exists():
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     with DataSet(args.output) as data:
         names, splits = data.names, data.splits
     if args.split:
-        splits = index.splits(names) if index else random_splits(names, fractions or {}, args.split_seed)
+        splits = index.splits(names) if index else random_splits(names, fractions, args.split_seed)
         set_splits(args.output, splits)
     result = {
         "output": str(args.output),

@@ -5,6 +5,7 @@ metadata with everything needed to build the network (schema, config, domain wit
 functions) and to judge it (provenance, metrics). Loading executes nothing.
 """
 
+import copy
 import json
 import os
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from ase import Atoms
 from safetensors import SafetensorError, safe_open
@@ -27,6 +29,7 @@ from ase_hybridham.system.lcao import PotentialReference
 __all__ = ["SUFFIX", "TrainedModel", "find_model", "load_model", "read_metadata", "save_model", "select_device"]
 
 SUFFIX, SCHEMA = ".hham", 1
+PROBE_VALUES, PROBE_TOLERANCE = 8, 1e-6
 MODELS_VARIABLE = "HYBRIDHAM_MODELS"
 # what building a network from metadata that make no sense may raise
 DAMAGE = (SafetensorError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -92,6 +95,7 @@ def save_model(path: str | Path, model: TrainedModel) -> None:
         "potential_reference": model.potential_reference,
         "provenance": dict(model.provenance),
         "metrics": dict(model.metrics),
+        "probe": _probe(cascade),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in cascade.state_dict().items()}
     with written_atomically(path) as temporary:
@@ -114,7 +118,7 @@ def find_model(name: str | Path) -> Path:
     if path.is_dir():
         raise CheckpointError(f"{name}: expected a {SUFFIX} file, got a folder")
     if path.suffix == SUFFIX or path.name != str(name):
-        raise CheckpointError(f"{name}: no such checkpoint; `hybridham train` makes one")
+        raise CheckpointError(f"{name}: no such file; `hybridham train` makes checkpoints")
     folders = [Path(os.environ[MODELS_VARIABLE])] if os.environ.get(MODELS_VARIABLE) else []
     folders.append(Path(__file__).parent.parent / "data")
     for folder in folders:
@@ -123,8 +127,8 @@ def find_model(name: str | Path) -> Path:
             return candidate
     known = sorted({p.stem for folder in folders for p in folder.glob(f"*{SUFFIX}")})
     raise CheckpointError(
-        f"model {str(name)!r}: not found; known names: {', '.join(known) or 'none'}; "
-        f"give a {SUFFIX} file or set {MODELS_VARIABLE} to the folder of your models"
+        f"{name}: no such file, and no model of this name (known: {', '.join(known) or 'none'}); "
+        f"give a {SUFFIX} file, or set {MODELS_VARIABLE} to the folder of your models"
     )
 
 
@@ -149,6 +153,15 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             f"{path}: expected checkpoint schema {SCHEMA}, got {metadata.get('schema')}; use another version"
         )
     return cast(dict[str, Any], metadata)
+
+
+def _probe(cascade: Cascade) -> list[float]:
+    """What the network says of one small cluster of its elements, eV: tells whether two versions are one function."""
+    numbers = cascade.vocabulary.numbers
+    atoms = Atoms([*numbers, numbers[0]], [(0.4 * n, 1.1 * (n % 2), 1.2 * n) for n in range(len(numbers) + 1)])
+    pairs = PairList.from_atoms(atoms, cascade.domain.reach)
+    H = copy.deepcopy(cascade).to(device="cpu", dtype=torch.float64).predict(pairs).values
+    return [float(np.linalg.norm(H)), *H[:: max(1, len(H) // PROBE_VALUES)][:PROBE_VALUES].tolist()]
 
 
 def select_device(device: str) -> torch.device:
@@ -197,8 +210,11 @@ def load_model(path: str | Path, device: str = "auto", dtype: str = "float64") -
             if not torch.isfinite(tensor).all() and not (name.endswith(".knots") and not tensor.isnan().any()):
                 raise ValueError(f"{name} is not finite")
         model = TrainedModel(cascade, metadata["potential_reference"], metadata["provenance"], metadata["metrics"])
+        same = np.allclose(_probe(cascade), metadata["probe"], rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE)
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: damaged checkpoint ({reason}); train or copy it again") from error
+    if not same:
+        raise CheckpointError(f"{path}: written by another version, whose network differs; use that one or train again")
     cascade.to(device=select_device(device), dtype=getattr(torch, dtype)).eval().requires_grad_(False)
     return model

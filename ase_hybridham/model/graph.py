@@ -85,7 +85,7 @@ class Vocabulary:
     def partner(self) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
         """For every element pair, index and sign that take the reverse edge's components (in its frame) to this one's.
 
-        Padded to `size`; NETWORK 2.4.4: h_ij = (-1)^(l1+l2+L) S[L, m] h_ji.
+        Padded to `size`; h_ij = (-1)^(l1+l2+L) S[L, m] h_ji with S of `reverse_sign`.
         """
         flips = reverse_sign(self.lmax)
         out = []

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ase_hybridham.model import ModelConfig
 
-__all__ = ["PhaseConfig", "TrainConfig", "read_config"]
+__all__ = ["Phase2Config", "PhaseConfig", "TrainConfig", "read_config"]
 
 
 class PhaseConfig(BaseModel):
@@ -17,18 +17,25 @@ class PhaseConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(100, ge=0)
+    epochs: int = Field(100, ge=0, description="passes over the training split")
     batch_size: int = Field(1, ge=1, description="structures in a step")
-    learning_rate: float = Field(5e-3, gt=0)
+    learning_rate: float = Field(5e-3, gt=0, description="largest of the schedule")
     schedule: Literal["cosine", "plateau"] = "cosine"
-    warmup_steps: int = Field(50, ge=0)
+    warmup_steps: int = Field(50, ge=0, description="steps until the full rate")
     patience: int = Field(10, ge=1, description="plateau: epochs without progress before the rate is halved")
     loss: Literal["smooth_l1", "mse"] = Field("smooth_l1", description="on direct-sum components; mse is the paper's")
     beta_meV: float = Field(5.0, gt=0, description="smooth L1: below this error it is quadratic")
     onsite_weight: float = Field(1.0, ge=0, description="of an on-site element against a hopping element")
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of averaged weights, which are then the result")
+
+
+class Phase2Config(PhaseConfig):
+    """Stage 2 starts where stage 1 ends: smaller steps, smaller errors."""
+
+    learning_rate: float = Field(2e-3, gt=0)
+    beta_meV: float = Field(0.5, gt=0, description="smooth L1: below this error it is quadratic")
 
 
 class TrainConfig(BaseModel):
@@ -42,7 +49,7 @@ class TrainConfig(BaseModel):
     device: str = "auto"
     model: ModelConfig = ModelConfig()
     phase1: PhaseConfig = PhaseConfig()
-    phase2: PhaseConfig = PhaseConfig(learning_rate=1e-3, beta_meV=0.5)
+    phase2: Phase2Config = Phase2Config()
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -99,7 +106,7 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown option {key}; see docs/training.md or `hybridham train -h`"
+        return f"unknown option {key}; docs/training.md lists all"
     if problem["type"] == "missing":
         return f"option {key} is missing"
     return f"option {key}: {problem['msg']}, got {problem.get('input')!r}"

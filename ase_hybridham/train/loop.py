@@ -72,7 +72,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
             "structure": dict(first.provenance),
             "training": json.loads(config.model_dump_json(by_alias=True, exclude={"data", "output", "device"})),
         }
-    log.check(provenance)
+    log.begin(provenance)
     cascade.scale1.fit(graphs)
     reference = first.potential_reference if len(references) == 1 else "unknown"
     model = TrainedModel(cascade, reference, provenance, {})
@@ -144,11 +144,9 @@ class _Log:
                 _ = self.state["fingerprint"], self.state["phases"].items()
             except Exception as error:  # torch's own exceptions differ from version to version
                 raise ValueError(f"{path}: not a training state; remove it and start again") from error
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._truncate()
 
-    def check(self, provenance: dict[str, Any]) -> None:
-        """Refuse to go on with other data or options."""
+    def begin(self, provenance: dict[str, Any]) -> None:
+        """Refuse to go on with other data or options; then bring the log to where the state stands."""
         text = json.dumps([provenance["data"], provenance["training"]], sort_keys=True, default=str)
         fingerprint = hashlib.sha256(text.encode()).hexdigest()
         if self.state["fingerprint"] not in ("", fingerprint):
@@ -157,6 +155,7 @@ class _Log:
                 "resume with those, or choose another output"
             )
         self.state["fingerprint"] = fingerprint
+        self._truncate()
 
     def restore(self, name: str, phase: Phase) -> None:
         """Bring a phase to where the stored run stood."""

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, safe_open, save_file
 
 from ase_hybridham.errors import CheckpointError
-from ase_hybridham.model import TrainedModel, find_model, load_model, read_metadata, save_model, select_device
+from ase_hybridham.model import (
+    TrainedModel,
+    convolution,
+    find_model,
+    load_model,
+    read_metadata,
+    save_model,
+    select_device,
+)
 from ase_hybridham.system import AtomBasis, Basis, GaussianRadial, PairList, Shell
 from tests.model.networks import MIXED, config, network, structure
 
@@ -303,3 +311,13 @@ class TestDevice:
     def test_what_is_not_there(self, name):
         with pytest.raises(ValueError, match="device: expected auto, cpu"):
             select_device(name)
+
+
+def test_a_checkpoint_of_another_function_is_refused(tmp_path, monkeypatch):
+    """Weights that fit in shape but not in meaning would give wrong numbers without a word."""
+    path = tmp_path / "model.hham"
+    save_model(path, trained())
+    load_model(path, "cpu")
+    monkeypatch.setattr(convolution, "SIGMOID_SCALE", 1.0)
+    with pytest.raises(CheckpointError, match="another version"):
+        load_model(path, "cpu")
