@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from ase import Atoms
+from ase.data import chemical_symbols
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -74,10 +75,16 @@ class TrainedModel:
         Raises
         ------
         CheckpointError
-            If the network does not know an element.
+            If the network does not know an element, or two elements that are neighbors here never were in training.
         """
         self.cascade.vocabulary.species_of(atoms.get_atomic_numbers())
         pairs = PairList.from_atoms(atoms, self.basis.cutoffs()) if pairs is None else pairs
+        strangers = self.cascade.scale1.never_met(pairs)
+        if strangers is not None:
+            raise CheckpointError(
+                f"model: no {chemical_symbols[strangers[0]]}-{chemical_symbols[strangers[1]]} pair was in its training "
+                "set, the structure has some; train on data where these elements meet"
+            )
         return self.cascade.predict(pairs, stage).hermitian_part()
 
 

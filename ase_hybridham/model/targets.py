@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ase_hybridham.model.graph import PairGraph, Vocabulary, row_types
 from ase_hybridham.symmetry import DirectSum
+from ase_hybridham.system import PairList
 
 __all__ = ["TargetScale"]
 
@@ -65,6 +66,16 @@ class TargetScale(nn.Module):
         node = self.node_mean[graph.species] + self.node_sigma[graph.species] * node_out
         mean, sigma = self.edge_statistics(graph)
         return node, mean + sigma * edge_out
+
+    def never_met(self, pairs: PairList) -> tuple[int, int] | None:
+        """Atomic numbers of a hopping for which the fit had none, if there is one; None before any fit."""
+        fitted = self.knots[:, 0] > 0
+        if not fitted.any():
+            return None
+        for elements, rows in pairs.element_groups.items():
+            if rows[-1] >= pairs.n_atoms and not fitted[self.vocabulary.element_pairs.index(elements)]:
+                return elements
+        return None
 
     def edge_statistics(self, graph: PairGraph) -> tuple[Tensor, Tensor]:
         """Mean and sigma of the hoppings in eV, shape (E, size)."""

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, safe_open, save_file
 
 from ase_hybridham.errors import CheckpointError
 from ase_hybridham.model import (
+    PairGraph,
     TrainedModel,
     convolution,
     find_model,
@@ -21,7 +23,7 @@ from ase_hybridham.model import (
     save_model,
     select_device,
 )
-from ase_hybridham.system import AtomBasis, Basis, GaussianRadial, PairList, Shell
+from ase_hybridham.system import AtomBasis, Basis, GaussianRadial, PairBlocks, PairList, Shell
 from tests.model.networks import MIXED, config, network, structure
 
 ATOMS = structure(MIXED, 3)
@@ -321,3 +323,18 @@ def test_a_checkpoint_of_another_function_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(convolution, "SIGMOID_SCALE", 1.0)
     with pytest.raises(CheckpointError, match="another version"):
         load_model(path, "cpu")
+
+
+def test_neighbors_that_never_met_in_training_are_refused():
+    """Their hoppings would come out as nothing, without a word."""
+    model = trained()
+    alone = Atoms("C2", [(0, 0, 0), (0, 0, 1.4)])
+    pairs = PairList.from_atoms(alone, MIXED.cutoffs())
+    h = PairBlocks.zeros(pairs, MIXED)
+    graph = PairGraph.with_targets(h, model.cascade.vocabulary, model.cascade.lmax, torch.float64)
+    model.cascade.scale1.fit([graph])
+    assert np.isfinite(model.predict(alone).values).all()
+    far = Atoms("CS", [(0, 0, 0), (0, 0, 30)])
+    assert len(model.predict(far).pairs) == 2
+    with pytest.raises(CheckpointError, match="C-S pair"):
+        model.predict(Atoms("CS", [(0, 0, 0), (0, 0, 1.6)]))
