@@ -15,6 +15,7 @@ from safetensors.torch import load_file, safe_open, save_file
 from ase_hybridham.errors import CheckpointError
 from ase_hybridham.model import (
     PairGraph,
+    TargetScale,
     TrainedModel,
     convolution,
     find_model,
@@ -332,6 +333,7 @@ def test_neighbors_that_never_met_in_training_are_refused():
     pairs = PairList.from_atoms(alone, MIXED.cutoffs())
     h = PairBlocks.zeros(pairs, MIXED)
     graph = PairGraph.with_targets(h, model.cascade.vocabulary, model.cascade.lmax, torch.float64)
+    model.cascade.scale1 = TargetScale(model.cascade.vocabulary)
     model.cascade.scale1.fit([graph])
     assert np.isfinite(model.predict(alone).values).all()
     far = Atoms("CS", [(0, 0, 0), (0, 0, 30)])
