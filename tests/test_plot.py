@@ -75,12 +75,12 @@ def test_a_molecule_is_a_ladder_of_levels():
 
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
 def test_saving_leaves_one_file_and_the_backend_alone(tmp_path, suffix):
-    backend = matplotlib.get_backend()
+    backend, figures = matplotlib.get_backend(), plt.get_fignums()
     save_figure(plot_bands(hexagonal_bands(), hexagonal_bands()), tmp_path / f"bands{suffix}")
     assert [path.name for path in tmp_path.iterdir()] == [f"bands{suffix}"]
     assert (tmp_path / f"bands{suffix}").stat().st_size > 5000
     assert matplotlib.get_backend() == backend
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == figures
 
 
 def test_unknown_picture_format_is_an_error_that_leaves_no_file(tmp_path):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SEED = 2026  # of the test structures; no training structure was made with it
 WINDOW = 2.0  # eV around the Fermi level in which bands are compared
+POINTS = 120  # of the paths that are compared and drawn
+TWO_BY_ONE = (2, 1)
 SHIPPED = Path(__file__).parent.parent / "data"
 
 
@@ -36,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train on known structures, predict others, compare with DFT."""
+    from ase_hybridham.files import written_atomically
+
     args.output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     name = "bands" if args.source is None else "bands_openmx"
@@ -58,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
         "seconds": round(time.monotonic() - began, 1),
     }
     text = _table(result)
-    (args.output / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    with written_atomically(args.output / f"{name}.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report) if args.json else text)
     _say(f"picture {picture}, checkpoint {checkpoint}, {report['seconds']:.0f} s")
     return 0
@@ -71,11 +76,12 @@ def test_structures() -> dict[str, "Atoms"]:
     from ase_hybridham.structures import random_graphene
 
     rng = np.random.default_rng(SEED)
+    ideal: dict[str, Any] = {"strain": 0.0, "displacement": 0.0, "spacing": (3.35, 3.35)}
     return {
-        "bilayer, slid": random_graphene(rng, 2, strain=0.0, displacement=0.0, spacing=(3.35, 3.35)),
+        "bilayer, slid": random_graphene(rng, 2, **ideal),
         "bilayer, displaced": random_graphene(rng, 2),
-        "layer, displaced": random_graphene(rng, 1),
-        "bilayer, 8 atoms": random_graphene(rng, 2, repeat=(2, 1)),
+        "layer, 8 atoms displaced": random_graphene(rng, 1, repeat=(2, 2)),
+        "bilayer, 8 atoms displaced": random_graphene(rng, 2, repeat=TWO_BY_ONE),
     }
 
 
@@ -106,6 +112,7 @@ def _converted(
     from ase_hybridham.store import DataSet
 
     data = output / "openmx.h5"
+    data.unlink(missing_ok=True)  # a demo starts anew
     words = ["-o", str(data), "--valence", *valence, *(["--split", str(split)] if split else [])]
     with tempfile.TemporaryDirectory() as folder:
         if source.is_file():
@@ -115,9 +122,8 @@ def _converted(
             status = main(["convert", str(source), *words])
         if status:
             raise ValueError(f"{source}: could not be converted, see above")
-    opened = DataSet(data)
-    test = opened.split("test")
-    return data, {name: opened[name] for name in test}
+    with DataSet(data) as opened:
+        return data, {name: opened[name] for name in opened.split("test")}
 
 
 def _trained(data: Path, output: Path, factor: float) -> Path:
@@ -139,7 +145,10 @@ def _evaluated(checkpoint: Path, references: Mapping[str, "LCAOSystem"]) -> "Eva
     from ase_hybridham.train import Evaluation, evaluate_system, rotation_error
 
     model = load_model(checkpoint)
-    rows = [evaluate_system(model, system, name, window=WINDOW) for name, system in references.items()]
+    rows = [
+        evaluate_system(model, system, name, window=WINDOW, k_points=_path(system.atoms).kpts)
+        for name, system in references.items()
+    ]
     return Evaluation(tuple(rows), rotation_error(model, next(iter(references.values()))), WINDOW)
 
 
@@ -165,24 +174,29 @@ def _drawn(checkpoint: Path, references: Mapping[str, "LCAOSystem"], path: Path)
 
 
 def _path(atoms: "Atoms") -> "BandPath":
-    """The hexagon's own path where the cell, strained or not, has it; else around a rectangle of the zone."""
+    """The path of the hexagon, through the points where graphene's bands meet, for cells that have it."""
     from ase_hybridham.solve import band_path
 
+    lengths = atoms.cell.lengths()
+    if abs(lengths[0] / lengths[1] - TWO_BY_ONE[0]) < 0.1:  # the primitive cell's points in a cell of two of them
+        corners = {"G": (0, 0, 0), "K": (2 / 3, 1 / 3, 0), "M": (1, 0, 0)}
+        return atoms.cell.bandpath("GKMG", npoints=POINTS, special_points=corners)
     try:
-        return band_path(atoms, "GKMG", npoints=120)
+        return band_path(atoms, "GKMG", npoints=POINTS)
     except ValueError:
-        corners = {"G": (0, 0, 0), "X": (0.5, 0, 0), "S": (0.5, 0.5, 0), "Y": (0, 0.5, 0)}
-        return atoms.cell.bandpath("GYSXG", npoints=120, special_points=corners)
+        return band_path(atoms, npoints=POINTS)
 
 
 def _table(result: "Evaluation") -> str:
     """The table of `hybridham evaluate`, and the bands of every structure."""
     from ase_hybridham.cli.evaluate import table
 
-    lines = [table(result), "", f"{'hybrid':>22}{'MAE':>9}{'bands: mean':>14}{'largest':>10}   (meV, E_F aligned)"]
+    head = f"{'hybrid':>28}{'MAE':>9}{'bands: mean':>14}{'largest':>10}  meV, on the path drawn, aligned at"
+    lines = [table(result), "", head]
     for row in result.structures:
         error, band = row.hamiltonian["hybrid"], row.bands["hybrid"]
-        lines.append(f"{row.name:>22}{error.mae:9.3f}{1e3 * band.aligned_mean:14.1f}{1e3 * band.aligned_max:10.1f}")
+        figures = f"{error.mae:9.3f}{1e3 * band.aligned_mean:14.1f}{1e3 * band.aligned_max:10.1f}"
+        lines.append(f"{row.name:>28}{figures}  {band.aligned_at}")
     return "\n".join(lines)
 
 

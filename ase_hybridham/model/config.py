@@ -1,8 +1,8 @@
 """The one list of the network's options and defaults; a checkpoint carries it."""
 
-import re
 from typing import Literal
 
+from e3nn.o3 import Irreps
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = ["ModelConfig", "Stage1Config", "Stage2Config", "parse_irreps"]
@@ -10,16 +10,16 @@ __all__ = ["ModelConfig", "Stage1Config", "Stage2Config", "parse_irreps"]
 
 def parse_irreps(irreps: str) -> tuple[int, ...]:
     """Multiplicities by l of natural irreps in e3nn's notation, e.g. ``"64x0e+32x1o+16x2e"`` -> (64, 32, 16)."""
+    try:
+        entries = Irreps(irreps)
+    except ValueError as error:
+        raise ValueError(f"irreps {irreps!r}: expected entries like 16x2e ({error})") from error
     multiplicities: dict[int, int] = {}
-    for entry in irreps.replace(" ", "").split("+"):
-        match = re.fullmatch(r"(\d+)x(\d+)([eo])", entry)
-        if match is None:
-            raise ValueError(f"irreps {irreps!r}: expected entries like 16x2e, got {entry!r}")
-        multiplicity, l = int(match[1]), int(match[2])
-        if match[3] != "eo"[l % 2]:
-            raise ValueError(f"irreps {irreps!r}: hidden features have parity (-1)^l, got {entry!r}")
-        multiplicities[l] = multiplicities.get(l, 0) + multiplicity
-    if sorted(multiplicities) != list(range(len(multiplicities))) or 0 in multiplicities.values():
+    for multiplicity, irrep in entries:
+        if irrep.p != (-1) ** irrep.l:
+            raise ValueError(f"irreps {irreps!r}: hidden features have parity (-1)^l, got {irrep}")
+        multiplicities[irrep.l] = multiplicities.get(irrep.l, 0) + multiplicity
+    if not multiplicities or sorted(multiplicities) != list(range(len(multiplicities))) or 0 in multiplicities.values():
         raise ValueError(f"irreps {irreps!r}: expected every l from 0 up, each at least once")
     return tuple(multiplicities[l] for l in sorted(multiplicities))
 

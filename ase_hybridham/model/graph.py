@@ -253,14 +253,13 @@ class EdgeFrames:
     def into(self, nodes: Tensor, layout: FeatureLayout) -> Tensor:
         """Features of atom i in the frame of every edge, (N, size) -> (E, size)."""
         _, to_edge = self._index(layout, nodes.device)
-        widths = [(2 * l + 1) * mul for l, mul in enumerate(layout.multiplicities)]
         parts = []
-        for l, part in enumerate(nodes.split(widths, dim=1)):
+        for l, part in enumerate(nodes.split(layout.widths, dim=1)):
             if l == 0:
                 parts.append(part[:, None].expand(-1, self.width, -1))
             else:
                 turned = torch.bmm(self.alignments[l - 1], part.unflatten(1, (2 * l + 1, -1)))
-                parts.append(turned.view(self.n_nodes, self.width, widths[l]))
+                parts.append(turned.view(self.n_nodes, self.width, layout.widths[l]))
         out = torch.cat(parts, dim=2).flatten(0, 1)
         if not self.dense:
             out = out.index_select(0, self.slot)
@@ -278,8 +277,7 @@ class EdgeFrames:
     def to_lab(self, rows: Tensor, layout: FeatureLayout) -> Tensor:
         """Features of edges in the lab, (E, size) -> (E, size)."""
         to_lab, _ = self._index(layout, rows.device)
-        widths = [(2 * l + 1) * mul for l, mul in enumerate(layout.multiplicities)]
-        parts = list(rows.index_select(1, to_lab).split(widths, dim=1))
+        parts = list(rows.index_select(1, to_lab).split(layout.widths, dim=1))
         for l, mul in enumerate(layout.multiplicities[1:], start=1):
             columns = parts[l].unflatten(1, (2 * l + 1, mul))
             parts[l] = torch.bmm(self.by_edge[l - 1].transpose(1, 2), columns).flatten(1)
@@ -289,9 +287,8 @@ class EdgeFrames:
         """Sum over the edges of every node of messages turned back to the lab, (E, size) -> (N, size)."""
         to_lab, _ = self._index(layout, messages.device)
         padded = self._pad(messages.index_select(1, to_lab))
-        widths = [(2 * l + 1) * mul for l, mul in enumerate(layout.multiplicities)]
         parts = []
-        for l, part in enumerate(padded.split(widths, dim=2)):
+        for l, part in enumerate(padded.split(layout.widths, dim=2)):
             if l == 0:
                 parts.append(part.sum(1))
             else:

@@ -7,7 +7,7 @@ matrix per l (`DegreeLinear`). In its own frame an edge has only the rotations a
 through itself left, so there it is one matrix per |m| that serves +m and -m alike (`OrderLinear`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -51,10 +51,15 @@ class FeatureLayout:
         """Channels with l >= m, for every m."""
         return tuple(sum(self.multiplicities[m:]) for m in range(self.lmax + 1))
 
+    @cached_property
+    def widths(self) -> list[int]:
+        """Components of every l, which is how rows in the lab are split."""
+        return [mul * (2 * l + 1) for l, mul in enumerate(self.multiplicities)]
+
     @property
     def size(self) -> int:
         """Components."""
-        return sum(mul * (2 * l + 1) for l, mul in enumerate(self.multiplicities))
+        return sum(self.widths)
 
     @cached_property
     def channel_degree(self) -> NDArray[np.int64]:
@@ -153,7 +158,7 @@ class TargetLayout:
         index = np.zeros(self.direct_sum.size, dtype=np.int64)
         sign = np.zeros(self.direct_sum.size)
         place = [0] * (self.lmax + 1)
-        starts = np.cumsum([0, *(mul * (2 * l + 1) for l, mul in enumerate(self.natural_multiplicities))])
+        starts = np.cumsum([0, *FeatureLayout(self.natural_multiplicities).widths])
         for part in self.direct_sum.parts:
             if part.natural:
                 channels = self.natural_multiplicities[part.L]
@@ -163,7 +168,49 @@ class TargetLayout:
         return index, sign
 
 
-class OrderLinear(nn.Module):
+class _SegmentLinear(nn.Module):
+    """One matrix per segment of a row, the same for all components (+m, -m; or m = -l .. l) of a segment.
+
+    Parameters
+    ----------
+    inputs : list of lists of int
+        Channels of the segments of every input; inputs are mixed side by side.
+    outputs : tuple of int
+        Channels of the output's segments.
+    components : list of int
+        Components of a segment.
+    """
+
+    def __init__(
+        self, inputs: list[Sequence[int]], outputs: tuple[int, ...], components: list[int], bias: bool, scale: float
+    ) -> None:
+        super().__init__()
+        self.outputs, self.components = outputs, components
+        self.widths = [[n * c for n, c in zip(channels, components, strict=False)] for channels in inputs]
+        self.weights = nn.ParameterList()
+        for segment, n_out in enumerate(outputs):
+            n_in = sum(channels[segment] for channels in inputs if segment < len(channels))
+            self.weights.append(nn.Parameter(torch.randn(n_in, n_out) * (scale / max(n_in, 1) ** 0.5)))
+        self.bias = nn.Parameter(torch.zeros(outputs[0])) if bias else None
+
+    def forward(self, rows: list[Tensor]) -> Tensor:
+        """Rows of the inputs, each (n_rows, size) -> (n_rows, output size)."""
+        n_rows, out = len(rows[0]), []
+        parts = [row.split(widths, dim=1) for row, widths in zip(rows, self.widths, strict=True)]
+        for segment, (weight, n_out, n) in enumerate(zip(self.weights, self.outputs, self.components, strict=False)):
+            if not weight.numel():
+                out.append(rows[0].new_zeros(n_rows, n * n_out))
+                continue
+            present = [p[segment].reshape(n_rows * n, p[segment].shape[1] // n) for p in parts if segment < len(p)]
+            joined = present[0] if len(present) == 1 else torch.cat(present, dim=1)
+            # only the first segment (m = 0, or l = 0) is invariant and may have a bias
+            bias = self.bias if segment == 0 else None
+            product = joined @ weight if bias is None else torch.addmm(bias, joined, weight)
+            out.append(product.view(n_rows, n * n_out))
+        return torch.cat(out, dim=1)
+
+
+class OrderLinear(_SegmentLinear):
     """Linear map of rows in the frames of their edges.
 
     Parameters
@@ -181,31 +228,11 @@ class OrderLinear(nn.Module):
     def __init__(
         self, inputs: list[FeatureLayout], counts: tuple[int, ...], *, bias: bool = True, scale: float = 1.0
     ) -> None:
-        super().__init__()
-        self.counts = counts
-        self.widths = [[c * (1 if m == 0 else 2) for m, c in enumerate(layout.counts)] for layout in inputs]
-        self.weights = nn.ParameterList(
-            _random_matrix(sum(x.counts[m] for x in inputs if m <= x.lmax), n, scale) for m, n in enumerate(counts)
-        )
-        self.bias = nn.Parameter(torch.zeros(counts[0])) if bias else None
-
-    def forward(self, rows: list[Tensor]) -> Tensor:
-        """Rows of the inputs, each (n_rows, size) -> (n_rows, output size)."""
-        n_rows, out = len(rows[0]), []
-        parts = [row.split(widths, dim=1) for row, widths in zip(rows, self.widths, strict=True)]
-        for m, (weight, count) in enumerate(zip(self.weights, self.counts, strict=True)):
-            n_signs = 1 if m == 0 else 2
-            if not weight.numel():
-                out.append(rows[0].new_zeros(n_rows, n_signs * count))
-                continue
-            present = [p[m].reshape(n_rows * n_signs, p[m].shape[1] // n_signs) for p in parts if m < len(p)]
-            joined = present[0] if len(present) == 1 else torch.cat(present, dim=1)
-            product = torch.addmm(self.bias, joined, weight) if m == 0 and self.bias is not None else joined @ weight
-            out.append(product.view(n_rows, n_signs * count))
-        return torch.cat(out, dim=1)
+        longest = max(len(counts), *(len(layout.counts) for layout in inputs))
+        super().__init__([layout.counts for layout in inputs], counts, [1] + [2] * (longest - 1), bias, scale)
 
 
-class DegreeLinear(nn.Module):
+class DegreeLinear(_SegmentLinear):
     """Linear map of rows in the lab frame, with a bias on the scalars.
 
     Parameters are those of `OrderLinear`, with the output channels of every l.
@@ -214,32 +241,9 @@ class DegreeLinear(nn.Module):
     def __init__(
         self, inputs: list[FeatureLayout], multiplicities: tuple[int, ...], *, bias: bool = True, scale: float = 1.0
     ) -> None:
-        super().__init__()
-        self.multiplicities = multiplicities
-        self.widths = [[n * (2 * l + 1) for l, n in enumerate(layout.multiplicities)] for layout in inputs]
-        self.weights = nn.ParameterList(
-            _random_matrix(sum(x.multiplicities[l] for x in inputs if l <= x.lmax), n, scale)
-            for l, n in enumerate(multiplicities)
-        )
-        self.bias = nn.Parameter(torch.zeros(multiplicities[0])) if bias else None
-
-    def forward(self, rows: list[Tensor]) -> Tensor:
-        """Rows of the inputs, each (n_rows, size) -> (n_rows, output size)."""
-        n_rows, out = len(rows[0]), []
-        parts = [row.split(widths, dim=1) for row, widths in zip(rows, self.widths, strict=True)]
-        for l, (weight, mul) in enumerate(zip(self.weights, self.multiplicities, strict=True)):
-            if not weight.numel():
-                out.append(rows[0].new_zeros(n_rows, (2 * l + 1) * mul))
-                continue
-            present = [p[l].reshape(n_rows * (2 * l + 1), p[l].shape[1] // (2 * l + 1)) for p in parts if l < len(p)]
-            joined = present[0] if len(present) == 1 else torch.cat(present, dim=1)
-            product = torch.addmm(self.bias, joined, weight) if l == 0 and self.bias is not None else joined @ weight
-            out.append(product.view(n_rows, (2 * l + 1) * mul))
-        return torch.cat(out, dim=1)
-
-
-def _random_matrix(n_in: int, n_out: int, scale: float) -> nn.Parameter:
-    return nn.Parameter(torch.randn(n_in, n_out) * (scale / max(n_in, 1) ** 0.5))
+        longest = max(len(multiplicities), *(len(layout.multiplicities) for layout in inputs))
+        components = [2 * l + 1 for l in range(longest)]
+        super().__init__([layout.multiplicities for layout in inputs], multiplicities, components, bias, scale)
 
 
 class Typed(nn.Module):

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
 from ase_hybridham.system.basis import Basis
 from ase_hybridham.system.blocks import PairBlocks
@@ -87,7 +86,3 @@ class LCAOSystem:
     def n_orbitals(self) -> int:
         """Dimension of H(k): orbitals in the cell, twice that for spinors."""
         return int(self.operators[0].basis.sizes(self.atoms.numbers).sum()) * (2 if self.spin == "spinor" else 1)
-
-    def onsite_sizes(self) -> NDArray[np.int64]:
-        """Orbitals of each atom without spin, shape (n_atoms,)."""
-        return self.basis.sizes(self.atoms.numbers)

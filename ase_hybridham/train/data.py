@@ -46,6 +46,12 @@ def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
     known = {symbol: atom for symbol, atom in data.basis.atoms.items() if atom.number in numbers}
     basis = replace(data.basis, atoms=known)
     basis.cutoffs()  # a clear error now, not at the first prediction
+    unknown = [symbol for symbol, atom in known.items() if atom.valence is None]
+    if unknown:
+        raise ValueError(
+            f"{data.path}: the valence of {', '.join(unknown)} is unknown, and the model would find no Fermi level; "
+            f"convert again with --valence {'=? '.join(unknown)}=?"
+        )
     return Domain(basis, reach, n_hoppings / sum(p.n_atoms for p in pairs))
 
 
@@ -120,14 +126,13 @@ def rotated(graph: PairGraph, cascade: Cascade, rng: np.random.Generator) -> Pai
     for block in range(cascade.config.stage1.n_blocks):
         for kind in ("node", "onsite"):
             key = f"stage1_{kind}_{block}"
-            graph[key] = _turn_rows(graph[key], layout.multiplicities, turns)
+            graph[key] = _turn_rows(graph[key], layout.widths, turns)
     for key in ("node_target", "stage1_node_out"):
         graph[key] = _turn_onsite(graph[key], graph.species, cascade, turns)
     return graph
 
 
-def _turn_rows(rows: Tensor, multiplicities: tuple[int, ...], turns: list[Tensor]) -> Tensor:
-    widths = [(2 * l + 1) * mul for l, mul in enumerate(multiplicities)]
+def _turn_rows(rows: Tensor, widths: list[int], turns: list[Tensor]) -> Tensor:
     parts = [
         torch.bmm(turns[l], part.unflatten(1, (2 * l + 1, -1))).flatten(1)
         for l, part in enumerate(rows.split(widths, dim=1))

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
@@ -12,8 +13,8 @@ from ase_hybridham.errors import CheckpointError
 from ase_hybridham.model import Stage, TrainedModel
 from ase_hybridham.solve import BandError, band_error, band_path, eigenvalues, fermi_level
 from ase_hybridham.store import DataSet
-from ase_hybridham.symmetry import rotate_blocks
-from ase_hybridham.system import LCAOSystem, PairList
+from ase_hybridham.symmetry import rotate_blocks, rotate_system
+from ase_hybridham.system import LCAOSystem
 from ase_hybridham.train.metrics import HamiltonianError, hamiltonian_error
 
 __all__ = ["Evaluation", "StructureErrors", "evaluate", "evaluate_system", "rotation_error"]
@@ -144,9 +145,19 @@ def evaluate(
 
 
 def evaluate_system(
-    model: TrainedModel, system: LCAOSystem, name: str, *, window: float = 2.0, bands: bool = True
+    model: TrainedModel,
+    system: LCAOSystem,
+    name: str,
+    *,
+    window: float = 2.0,
+    bands: bool = True,
+    k_points: ArrayLike | None = None,
 ) -> StructureErrors:
-    """Errors on one structure; H on the pairs of the reference, S the reference's."""
+    """Errors on one structure; H on the pairs of the reference, S the reference's.
+
+    Bands are compared at `k_points` (fractional), by default along the standard path of the cell. They are left out
+    where S or the number of electrons is unknown, or the reference has no state in the window there.
+    """
     if system.spin != "none" or not system.hamiltonian:
         raise CheckpointError(f"{name}: expected one spinless Hamiltonian, got spin {system.spin!r}")
     if not model.basis.same_orbitals(system.basis):
@@ -158,9 +169,10 @@ def evaluate_system(
     band_errors: dict[Stage, BandError] = {}
     compare_bands = bands and system.overlap is not None and system.electrons is not None
     if compare_bands:
-        k_points = band_path(system.atoms, npoints=BAND_POINTS).kpts
-        reference_bands = eigenvalues(system, k_points)
+        k = np.asarray(band_path(system.atoms, npoints=BAND_POINTS).kpts if k_points is None else k_points)
+        reference_bands = eigenvalues(system, k)
         level = fermi_level(system)
+        compare_bands = bool((np.abs(reference_bands - level) <= window).any())
     hermiticity = 0.0
     for stage in stages:
         raw = model.cascade.predict(system.pairs, stage)
@@ -172,7 +184,7 @@ def evaluate_system(
             other = replace(system, hamiltonian=(reference.with_values(predicted.values),), fermi_level=None)
             band_errors[stage] = band_error(
                 reference_bands,
-                eigenvalues(other, k_points),
+                eigenvalues(other, k),
                 reference_level=level,
                 predicted_level=fermi_level(other),
                 window=window,
@@ -183,10 +195,6 @@ def evaluate_system(
 def rotation_error(model: TrainedModel, system: LCAOSystem, seed: int = 0) -> float:
     """Largest |H(Qx) - D(Q) H(x) D(Q)^T| in meV for one random rotation Q."""
     rotation = Rotation.random(rng=np.random.default_rng(seed)).as_matrix()
-    turned = system.atoms.copy()
-    turned.set_cell(turned.cell.array @ rotation.T)
-    turned.set_positions(system.atoms.get_positions() @ rotation.T)
-    pairs = system.pairs
-    turned_pairs = PairList.from_indices(turned, pairs.i, pairs.j, pairs.shifts)
-    expected = rotate_blocks(model.cascade.predict(pairs), rotation)
-    return 1e3 * float(np.abs(model.cascade.predict(turned_pairs).values - expected.values).max())
+    expected = rotate_blocks(model.cascade.predict(system.pairs), rotation)
+    found = model.cascade.predict(rotate_system(system, rotation).pairs)
+    return 1e3 * float(np.abs(found.values - expected.values).max())

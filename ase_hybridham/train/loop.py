@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ase_hybridham.errors import CheckpointError
 from ase_hybridham.files import written_atomically
 from ase_hybridham.model import Cascade, PairGraph, TrainedModel, save_model, select_device
 from ase_hybridham.store import DataSet
 from ase_hybridham.train.config import TrainConfig
 from ase_hybridham.train.data import add_stage1, domain_of, graphs_of, stage1_output
+from ase_hybridham.train.evaluate import evaluate
 from ase_hybridham.train.phase import Phase, stage1_task, stage2_task
 
 __all__ = ["LOG_FILE", "MODEL_FILE", "train"]
@@ -89,7 +91,21 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     _run("phase2", phase, model, log, progress)
     cascade.has_stage2.fill_(config.phase2.epochs > 0)
     save_model(path, model)
+    model.metrics = {**model.metrics, **_test_errors(model, config.data, progress=progress)}
+    save_model(path, model)
     return path
+
+
+def _test_errors(model: TrainedModel, path: Path, *, progress: bool) -> dict[str, float]:
+    """MAE_all of both stages on the test split, if the data set has one that the model fits."""
+    with DataSet(path) as data:
+        names = data.splits.get("test", [])
+        try:
+            result = evaluate(model, data, names, bands=False, progress=progress) if names else None
+        except CheckpointError as error:  # the model is there all the same
+            logger.warning("test split: not evaluated, %s", error)
+            result = None
+    return {} if result is None else {f"test_{s}_mae_meV": result.mae_all(s) for s in result.stages if s != "mean"}
 
 
 def _run(name: str, phase: Phase, model: TrainedModel, log: "_Log", progress: bool) -> None:

@@ -209,7 +209,7 @@ class TestConfig:
             ("0x0e+2x1o", "every l from 0 up"),
             ("64x0e+", "entries like"),
             ("x0e", "entries like"),
-            ("", "entries like"),
+            ("", "every l from 0 up"),
             ("64x0e+-3x1o", "entries like"),
         ],
     )

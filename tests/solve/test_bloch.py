@@ -64,7 +64,7 @@ def test_a_hermitian_operator_has_hermitian_sums(make_system, crystal):
 def test_overlap_expands_in_spin_space_atom_by_atom(make_system, crystal):
     system = make_system(crystal)
     plain, spinor = (BlochSum(system.overlap, spinor=s).dense(K_POINTS) for s in (False, True))
-    sizes = system.onsite_sizes()
+    sizes = system.basis.sizes(system.atoms.numbers)
     first = np.cumsum(sizes) - sizes
     up = np.concatenate([2 * f + np.arange(n) for f, n in zip(first, sizes, strict=True)])
     down = np.concatenate([2 * f + n + np.arange(n) for f, n in zip(first, sizes, strict=True)])

@@ -22,7 +22,7 @@ def test_system_names_its_parts(atoms, blocks):
     system = LCAOSystem(atoms, (blocks,), blocks)
     assert system.operators == (blocks, blocks)
     assert (system.pairs, system.basis, system.n_orbitals) == (blocks.pairs, blocks.basis, n)
-    assert system.onsite_sizes().sum() == n
+    assert system.basis.sizes(system.atoms.numbers).sum() == n
     only_overlap = LCAOSystem(atoms, (), blocks)
     assert only_overlap.operators == (blocks,)
     spinor = LCAOSystem(atoms, (blocks.to_spinor(),), blocks, "spinor")
