@@ -1,5 +1,6 @@
 """The ASE door: `HybridHamCalculator` asks model, overlap and solve, and computes nothing itself."""
 
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -37,6 +38,13 @@ __all__ = ["HamiltonianModel", "HybridHamCalculator"]
 
 # A given S belongs to one geometry. Files round positions to 1e-6 angstrom or less; S changes by 1e-4 over this.
 SAME_POSITION = 1e-4  # angstrom
+# The radii of other programs' files are fitted to the pairs there: a pair may be a little longer than two of them,
+# and some pairs within them may be missing.
+LONGER = 0.05  # angstrom
+LACKING = 0.02  # of the pairs within the radii
+SAME_RADIUS = 5e-4  # angstrom; half of the 1e-3 that two radii may differ by
+
+logger = logging.getLogger(__name__)
 
 OverlapFunction = Callable[[Atoms, Basis, PairList], PairBlocks]
 
@@ -93,7 +101,10 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
     CheckpointError
         If the model cannot be loaded, or does not know an element of the atoms.
     OverlapError
-        If S is not to be had, does not belong to the atoms, or is not positive definite.
+        If S is not to be had, does not belong to the atoms, has pairs longer than the model knows, or is not
+        positive definite.
+    ValueError
+        If there are no atoms, or a periodic axis has no cell vector.
     """
 
     results: dict[str, Any]
@@ -141,8 +152,10 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         if unknown:
             raise ValueError(f"calculator: expected parameters {', '.join(self.default_parameters)}, got {unknown[0]}")
         mesh = _mesh_options(kwargs["kpts"]) if "kpts" in kwargs else self._mesh
-        if mesh is not None and (mesh != self._mesh or {*kwargs} - {"kpts"}):
-            self._mesh, self._fermi_level = mesh, None
+        if {*kwargs} - {"kpts"} or (mesh is not None and mesh != self._mesh):
+            self._fermi_level = None
+        if mesh is not None:
+            self._mesh = mesh
         self.parameters.update(kwargs)
         if self._system is not None:
             self._system = replace(self._system, electrons=self._electrons(self._system.atoms))
@@ -252,6 +265,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         if known is not None and not compare_atoms(known.atoms, atoms, excluded_properties=self.ignored_changes):
             return known
         self._system = self._fermi_level = None
+        _check_cell(atoms)
         basis = self.model.basis
         lacking = sorted({symbol for symbol in atoms.get_chemical_symbols() if symbol not in basis})
         if lacking:
@@ -322,6 +336,39 @@ def _check_overlap(overlap: PairBlocks, atoms: Atoms, basis: Basis) -> None:
             f"overlap: given for another geometry, bonds differ by up to {moved:.2g} angstrom; "
             "give S of these positions and this cell (atoms not wrapped otherwise), or a function that computes it"
         )
+    _check_range(pairs, atoms, basis)
+
+
+def _check_range(pairs: PairList, atoms: Atoms, basis: Basis) -> None:
+    """Refuse pairs beyond the trained range; tell if many within it are missing."""
+    known = {int(z): basis[z].cutoff for z in np.unique(pairs.numbers)}
+    radii = {z: cutoff for z, cutoff in known.items() if cutoff is not None}
+    if len(radii) < len(known):
+        return
+    radius = np.array([radii[z] for z in pairs.numbers.tolist()])
+    reach = radius[pairs.i] + radius[pairs.j]
+    p = int(np.argmax(pairs.distances - reach))
+    if pairs.distances[p] > reach[p] + LONGER:
+        i, j = int(pairs.i[p]), int(pairs.j[p])
+        raise OverlapError(
+            f"overlap: pair ({i}, {j}, R={pairs.shifts[p].tolist()}): expected at most {reach[p]:.3f} angstrom for "
+            f"{atoms.symbols[i]}-{atoms.symbols[j]} (trained range), got {pairs.distances[p]:.3f}; "
+            "give S of the basis the model was trained on"
+        )
+    # counted a little inside, where rounded positions cannot decide
+    expected = PairList.from_atoms(atoms, {z: cutoff - SAME_RADIUS for z, cutoff in radii.items()})
+    lacking = int((pairs.find(expected) < 0).sum())
+    if lacking > LACKING * len(expected):
+        logger.warning("overlap: %d of %d pairs within the model's range are missing in S", lacking, len(expected))
+
+
+def _check_cell(atoms: Atoms) -> None:
+    """Refuse structures that have no H(k)."""
+    if not len(atoms):
+        raise ValueError("structure: expected at least one atom, got none")
+    without = np.flatnonzero(np.asarray(atoms.pbc) & (atoms.cell.lengths() == 0))
+    if len(without):
+        raise ValueError(f"cell: axis {without[0]} is periodic and has no vector; set the cell or pbc")
 
 
 def _mesh_options(kpts: Any) -> dict[str, Any] | None:

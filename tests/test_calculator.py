@@ -227,6 +227,15 @@ def test_fermi_level_comes_from_the_mesh_also_when_k_points_are_a_path():
     assert atoms.calc.get_fermi_level() != level
 
 
+def test_fermi_level_follows_what_is_set_together_with_a_path():
+    calc = attached(sheet(), kpts=(6, 6, 1)).calc
+    neutral = calc.get_fermi_level()
+    calc.set(kpts={"path": "GM", "npoints": 5}, charge=0.5)
+    charged = attached(sheet(), kpts=(6, 6, 1), charge=0.5).calc.get_fermi_level()
+    assert calc.get_fermi_level() == pytest.approx(charged, abs=1e-12)
+    assert abs(charged - neutral) > 0.1
+
+
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
 def test_copies_are_alive_and_independent(clone):
     atoms = attached(sheet(), kpts=(3, 3, 1))
@@ -335,6 +344,46 @@ def test_overlap_of_other_radial_functions_is_refused():
     atoms.calc = HybridHamCalculator(model, overlap=overlap)
     with pytest.raises(OverlapError, match="orbitals are not those of the model"):
         atoms.calc.get_fermi_level()
+
+
+def given_overlap(cutoff: float) -> Atoms:
+    atoms, model = sheet(0.05), StandIn(orthogonal=False)  # radii 2.0: pairs up to 4.0 angstrom
+    overlap = some_overlap(atoms, model.basis, PairList.from_atoms(atoms, cutoff))
+    atoms.calc = HybridHamCalculator(model, overlap=overlap)
+    return atoms
+
+
+def test_overlap_beyond_the_trained_range_is_refused():
+    with pytest.raises(OverlapError, match=r"pair \(.*\): expected at most 4\.000 angstrom for C-C .*, got 4\.2"):
+        given_overlap(4.5).calc.get_fermi_level()
+
+
+def test_overlap_that_lacks_many_pairs_is_told(caplog):
+    given_overlap(4.0).calc.get_fermi_level()
+    assert not caplog.records
+    given_overlap(3.0).calc.get_fermi_level()
+    assert "pairs within the model's range are missing" in caplog.text
+
+
+def without_atoms(atoms):
+    del atoms[:]
+
+
+def without_cell(atoms):
+    atoms.pbc, atoms.cell = True, [[2.46, 0, 0], [-1.23, 2.13, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(without_atoms, "at least one atom"), (without_cell, "axis 2 is periodic and has no vector")],
+)
+def test_structures_without_a_hamiltonian_are_refused(change, message):
+    atoms = sheet()
+    change(atoms)
+    attached(atoms)
+    for question in (atoms.calc.get_fermi_level, atoms.calc.band_structure, atoms.calc.get_system):
+        with pytest.raises(ValueError, match=message):
+            question()
 
 
 def test_ases_density_of_states_counts_the_electrons():
