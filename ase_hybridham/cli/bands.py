@@ -252,6 +252,8 @@ def _labels(ours: "BandStructure", reference: "BandReference | LCAOSystem | None
 
     if isinstance(reference, BandReference):
         return [{"label": label, "row": row} for row, label in reference.ticks]
+    if len(ours.path.kpts) == 1:  # ASE sees kinks before and after the only point
+        return [{"label": ours.path.path, "row": 0}]
     rows = find_bandpath_kinks(ours.path.cell, ours.path.kpts)
     return [{"label": label, "row": int(row)} for row, label in zip(rows, ours.get_labels()[2], strict=True)]
 

@@ -90,6 +90,15 @@ def test_without_reference_the_standard_path_is_drawn(hybridham, graphene, tmp_p
     assert "output" not in result
 
 
+@pytest.mark.parametrize(("sample", "path"), [("CH4_molecule", None), ("graphene", "K")])
+def test_one_point_is_a_path_too(hybridham, golden, sample, path):
+    options = ["--path", path] if path else []
+    status, text, _ = hybridham(golden / "openmx" / sample / "deeph", *options, "--json")
+    assert status == 0
+    assert json.loads(text)["path"] == [{"label": path or "G", "row": 0}]
+    assert hybridham(golden / "openmx" / sample / "deeph", *options)[0] == 0  # and the picture
+
+
 def test_data_set_is_a_source_and_a_reference(hybridham, golden_bilayers, tmp_path):
     one, other = (read_deeph(golden_bilayers / name) for name in ("000", "001"))
     append_systems(tmp_path / "data.h5", [("a", replace(one, electrons=16.0)), ("b", replace(other, electrons=16.0))])
