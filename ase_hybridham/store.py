@@ -445,9 +445,10 @@ def _write(file: h5py.File, name: str, system: LCAOSystem, compact: bool) -> Non
 
 def _rounded(values: NDArray, step: float) -> NDArray:
     """Single precision on a grid: the trailing zero bits compress."""
-    reals = values.view(np.float64)
+    is_complex = np.iscomplexobj(values)
+    reals = values.astype(np.complex128 if is_complex else np.float64).view(np.float64)
     rounded = (np.round(reals / step) * step).astype(np.float32)
-    return rounded.view(np.complex64) if np.iscomplexobj(values) else rounded
+    return rounded.view(np.complex64) if is_complex else rounded
 
 
 def _write_json(file: h5py.File, name: str, content: Any) -> None:

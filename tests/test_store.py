@@ -85,6 +85,19 @@ def test_compact_storage_keeps_a_microvolt(mixed_basis, tmp_path, spin):
     assert_same(DataSet(tmp_path / "compact.h5")["a"], system, tolerance=1e-6)
 
 
+@pytest.mark.parametrize("spin", ["none", "spinor"])
+@pytest.mark.parametrize("compact", [False, True])
+def test_single_precision_is_stored_as_it_is(mixed_basis, tmp_path, spin, compact):
+    system = random_system(mixed_basis, 1, spin)
+    single = [
+        blocks.with_values(blocks.values.astype(np.complex64 if blocks.spinor else np.float32))
+        for blocks in system.operators
+    ]
+    path = tmp_path / "data.h5"
+    append_systems(path, [("a", replace(system, hamiltonian=tuple(single[:-1]), overlap=single[-1]))], compact=compact)
+    assert_same(DataSet(path)["a"], system, tolerance=1e-6)  # half a unit in the last place of float32 up to 4
+
+
 def test_hash_depends_on_content_alone(mixed_basis, tmp_path):
     first, second = random_system(mixed_basis, 1), random_system(mixed_basis, 2)
     append_systems(tmp_path / "a.h5", [("x", first), ("y", second)])
