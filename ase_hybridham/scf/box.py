@@ -7,7 +7,6 @@ has no vector; periodic axes come first, so that PySCF finds the normal of a lay
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from ase import Atoms
@@ -15,7 +14,7 @@ from ase.geometry import complete_cell
 from ase.units import Bohr
 from numpy.typing import NDArray
 
-__all__ = ["Box", "grid_sizes", "k_mesh_of_length", "reduced_k_points"]
+__all__ = ["Box", "grid_sizes", "k_mesh_of_length"]
 
 # Grid points per wavelength above the least number (Nyquist): PySCF's own choice for graphene, 23 at 100 hartree.
 GRID_MARGIN = 1.1
@@ -161,24 +160,6 @@ def k_mesh_of_length(box: Box, length: float) -> NDArray[np.int64]:
     numbers += numbers % 3 == 0
     numbers[box.n_periodic :] = 1
     return numbers
-
-
-def reduced_k_points(mesh: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """k-points of a mesh that holds the zone center, one of every pair k, -k.
-
-    Returns
-    -------
-    k_points : array, shape (n_k, 3)
-        Fractional, along the axes of the box.
-    weights : array, shape (n_k,)
-        Sum 1.
-    """
-    seen: dict[tuple[int, ...], int] = {}
-    for k in product(*map(range, mesh.tolist())):
-        minus = tuple((-n) % m for n, m in zip(k, mesh.tolist(), strict=True))
-        representative = min(k, minus)
-        seen[representative] = seen.get(representative, 0) + 1
-    return np.array(list(seen)) / mesh, np.array(list(seen.values())) / mesh.prod()
 
 
 def _perpendicular(others: NDArray[np.float64], preferred: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,9 +12,10 @@ import numpy as np
 from ase.units import Hartree
 from numpy.typing import NDArray
 
-from ase_hybridham.scf.box import Box, reduced_k_points
+from ase_hybridham.scf.box import Box
 from ase_hybridham.scf.grid import GridOrbitals
 from ase_hybridham.scf.loop import bare_matrices
+from ase_hybridham.solve import gamma_mesh
 from ase_hybridham.system import Basis, PairBlocks, PairList, convert_orbitals
 
 __all__ = ["hoppings", "least_k_mesh"]
@@ -46,7 +47,7 @@ def hoppings(
     potential : array, shape (n_grid,)
         Hartree.
     """
-    k_points, weights = reduced_k_points(mesh)
+    k_points, weights = gamma_mesh(mesh)
     absolute = cell.get_abs_kpts(k_points)
     matrices = bare_matrices(cell, absolute) + GridOrbitals(cell, absolute, memory=0.0).matrix(potential)
     shifts, which = np.unique(box.shifts(pairs.i, pairs.j, pairs.shifts), axis=0, return_inverse=True)

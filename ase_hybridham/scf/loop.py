@@ -13,11 +13,11 @@ import numpy as np
 from ase.calculators.calculator import SCFError
 from numpy.typing import NDArray
 from scipy.linalg import eigh
-from scipy.optimize import brentq
-from scipy.special import expit, xlogy
+from scipy.special import xlogy
 
 from ase_hybridham.scf.grid import GridOrbitals
 from ase_hybridham.scf.potential import DensityFunctional, Electrostatics
+from ase_hybridham.solve import find_fermi_level, occupations
 
 __all__ = ["SelfConsistent", "bare_matrices", "self_consistent"]
 
@@ -159,15 +159,8 @@ def _fermi_dirac(
     energies: Sequence[NDArray[np.float64]], weights: NDArray[np.float64], n_electrons: float, smearing: float
 ) -> tuple[list[NDArray[np.float64]], float]:
     """Occupations 0..2 of every state, and -TS per cell."""
-
-    def excess(level: float) -> float:
-        filled = [w * 2 * expit((level - e) / smearing).sum() for w, e in zip(weights, energies, strict=True)]
-        return sum(filled) - n_electrons
-
-    lowest = min(e[0] for e in energies) - 1
-    highest = max(e[-1] for e in energies) + 40 * smearing
-    level = brentq(excess, lowest, highest, xtol=1e-13)
-    fractions = [expit((level - e) / smearing) for e in energies]
+    level = find_fermi_level(np.array(energies)[None], weights, n_electrons, 2.0, width=smearing)
+    fractions = [occupations(e, level, width=smearing) for e in energies]
     entropy = sum(w * (xlogy(f, f) + xlogy(1 - f, 1 - f)).sum() for w, f in zip(weights, fractions, strict=True))
     return [2 * f for f in fractions], float(2 * smearing * entropy)
 

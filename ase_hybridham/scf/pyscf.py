@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from ase_hybridham.overlap import overlap_from_basis
 from ase_hybridham.overlap.gaussian import gaussian_shells, require_pyscf
-from ase_hybridham.scf.box import Box, grid_sizes, k_mesh_of_length, reduced_k_points
+from ase_hybridham.scf.box import Box, grid_sizes, k_mesh_of_length
 from ase_hybridham.scf.gth import PSEUDOPOTENTIALS, gth_basis, gth_pseudopotential, shell_occupations
 from ase_hybridham.scf.hoppings import hoppings, least_k_mesh
 from ase_hybridham.scf.loop import self_consistent
-from ase_hybridham.solve import fermi_level
+from ase_hybridham.solve import fermi_level, gamma_mesh
 from ase_hybridham.system import Basis, LCAOSystem, PairList
 
 __all__ = ["PySCFEngine"]
@@ -211,7 +211,7 @@ class PySCFEngine:
         cell = self._pyscf_cell(atoms, box, basis)
         if cell.nelectron > 2 * cell.nao:
             raise ValueError(f"basis {basis.name}: {cell.nao} orbitals cannot hold {cell.nelectron} electrons")
-        k_points, weights = reduced_k_points(k_mesh)
+        k_points, weights = gamma_mesh(k_mesh)
         result = self_consistent(
             cell,
             cell.get_abs_kpts(k_points),

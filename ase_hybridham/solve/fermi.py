@@ -19,6 +19,7 @@ __all__ = [
     "electrons_of",
     "fermi_level",
     "find_fermi_level",
+    "gamma_mesh",
     "k_mesh",
     "mesh_density",
     "occupations",
@@ -65,7 +66,12 @@ def k_mesh(
         mesh = np.asarray(size)
         if mesh.shape != (3,) or (mesh < 1).any() or (mesh != np.rint(mesh)).any():
             raise ValueError(f"k-points: expected three positive integers, got {size}")
-    mesh = np.asarray(mesh, dtype=np.int64)
+    return gamma_mesh(mesh, time_reversal=time_reversal)
+
+
+def gamma_mesh(size: ArrayLike, *, time_reversal: bool = True) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The mesh of `k_mesh` for numbers of points along the axes, shape (3,)."""
+    mesh = np.asarray(size, dtype=np.int64)
     k_points = monkhorst_pack(mesh) + np.where(mesh % 2, 0.0, 0.5 / mesh)
     if not time_reversal:
         return k_points, np.full(len(k_points), 1 / len(k_points))

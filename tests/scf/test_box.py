@@ -6,7 +6,7 @@ from ase import Atoms
 from ase.build import graphene
 
 from ase_hybridham.scf import PySCFEngine
-from ase_hybridham.scf.box import GRID_SIZES, Box, grid_sizes, k_mesh_of_length, reduced_k_points
+from ase_hybridham.scf.box import GRID_SIZES, Box, grid_sizes, k_mesh_of_length
 from ase_hybridham.system import PairList
 
 
@@ -75,17 +75,6 @@ def test_supercells_keep_the_spacing_of_grids_and_k_points():
 
 def test_k_meshes_avoid_the_dirac_point():
     np.testing.assert_array_equal(k_mesh_of_length(Box.of(layer(), 12.0, 7.0), 6.4), [4, 4, 1])
-
-
-@pytest.mark.parametrize("mesh", [(4, 4, 1), (5, 3, 2), (1, 1, 1)])
-def test_reduced_k_points_sum_as_the_whole_mesh(mesh):
-    k_points, weights = reduced_k_points(np.array(mesh))
-    shifts = np.random.default_rng(0).integers(-9, 9, size=(50, 3))
-    shifts[0] = 0
-    shifts[1] = mesh
-    sums = np.cos(2 * np.pi * shifts @ k_points.T) @ weights
-    np.testing.assert_allclose(sums, (shifts % mesh == 0).all(axis=1), atol=1e-12)
-    assert len(k_points) <= np.prod(mesh) // 2 + 4
 
 
 def test_alike_cells_of_a_data_set_share_a_grid():

@@ -10,6 +10,7 @@ from ase_hybridham.solve import (
     electrons_of,
     fermi_level,
     find_fermi_level,
+    gamma_mesh,
     k_mesh,
     occupations,
 )
@@ -120,3 +121,14 @@ def test_mesh_follows_density_and_periodicity():
 def test_weights_that_do_not_belong_to_the_k_points_are_refused(make_graphene):
     with pytest.raises(ValueError, match="weights: expected 2"):
         fermi_level(make_graphene(-2.7, None), [[0, 0, 0], [0.5, 0, 0]], [1.0])
+
+
+@pytest.mark.parametrize("mesh", [(4, 4, 1), (5, 3, 2), (1, 1, 1)])
+def test_mesh_and_weights_sum_as_the_whole_mesh(mesh):
+    k_points, weights = gamma_mesh(mesh)
+    shifts = np.random.default_rng(0).integers(-9, 9, size=(50, 3))
+    shifts[0] = 0
+    shifts[1] = mesh
+    sums = np.cos(2 * np.pi * shifts @ k_points.T) @ weights
+    np.testing.assert_allclose(sums, (shifts % mesh == 0).all(axis=1), atol=1e-12)
+    assert len(k_points) <= np.prod(mesh) // 2 + 4
