@@ -28,9 +28,10 @@ __all__ = [
 
 Smearing = Literal["fermi-dirac", "gaussian"]
 
-# Orbitals -> k-points per 1/angstrom: as dense as takes a second or so. Where the bands of a semimetal touch, a coarse
-# mesh sees a gap and its middle: 5 (15 x 15 for graphene) was up to 60 meV off for bilayers, 16 about 10 meV.
-MESH_DENSITIES = ((64, 16.0), (256, 8.0))
+# Orbitals -> k-points per 1/angstrom. Where the bands of a semimetal touch, a coarse mesh sees a gap and its middle: 5
+# (15 x 15 for graphene) was up to 60 meV off for bilayers, 16 about 10 meV. One density for a cell and its repetitions
+# gives meshes that fold onto each other, as long as LAPACK takes seconds.
+MESH_DENSITIES = ((400, 16.0), (1000, 8.0))
 MESH_DENSITY = 5.0  # of still more orbitals
 WIDTH = 0.025  # eV, 290 K
 # Electrons that do not count: within it the level of an insulator is undetermined and put into mid-gap.
