@@ -30,6 +30,7 @@ from ase_hybridham.solve import (
     occupations,
     spin_degeneracy,
 )
+from ase_hybridham.store import names_data_set, read_structure
 from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList
 from ase_hybridham.system.lcao import PotentialReference
 from ase_hybridham.system.pairs import pair_vectors
@@ -83,9 +84,9 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
     device : str
         Where a model loaded from a file computes: "auto", "cpu", "cuda", ...
     overlap : optional
-        S, where the basis does not tell it: PairBlocks, or anything `io.read_system` reads (a DeepH folder); its
-        pairs are then the pairs of H, and atoms at other positions are refused. Or a function
-        ``overlap(atoms, basis, pairs) -> PairBlocks`` for any geometry.
+        S, where the basis does not tell it: PairBlocks, anything `io.read_system` reads (a DeepH folder), or
+        ``data.h5:NAME`` of a data set; its pairs are then the pairs of H, and atoms at other positions are refused.
+        Or a function ``overlap(atoms, basis, pairs) -> PairBlocks`` for any geometry.
     energy_calculator : ase calculator, optional
         Supplies energy, forces and stress: a Hamiltonian alone has no total energy.
     smearing : {"fermi-dirac", "gaussian"}
@@ -315,7 +316,7 @@ def _load(model: str | Path, device: str) -> HamiltonianModel:
 def _given_overlap(overlap: PairBlocks | str | Path | OverlapFunction | None) -> PairBlocks | OverlapFunction | None:
     if not isinstance(overlap, (str, Path)):
         return overlap
-    found = read_system(overlap).overlap
+    found = (read_structure(overlap) if names_data_set(overlap) else read_system(overlap)).overlap
     if found is None:
         raise OverlapError(f"{overlap}: holds no overlap; give a file or folder with S")
     return found

@@ -37,9 +37,18 @@ from ase_hybridham.files import written_atomically
 from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList, SpinKind
 from ase_hybridham.system.lcao import PotentialReference
 
-__all__ = ["DataSet", "append_systems", "is_data_set", "random_splits", "set_splits"]
+__all__ = [
+    "DataSet",
+    "append_systems",
+    "is_data_set",
+    "names_data_set",
+    "random_splits",
+    "read_structure",
+    "set_splits",
+]
 
 FORMAT, SCHEMA = "ase_hybridham data set", 1
+SUFFIXES = (".h5", ".hdf5")
 H_ROUNDING, S_ROUNDING = 2.0**-20, 2.0**-25  # of compact storage; eV and 1
 COPY_SHARE = 0.1  # of the time may be spent on copying
 
@@ -180,6 +189,41 @@ def is_data_set(path: str | Path) -> bool:
             return bool(file.attrs.get("format") == FORMAT)
     except (OSError, RuntimeError):
         return False
+
+
+def names_data_set(source: str | Path) -> bool:
+    """Whether a source is ``data.h5``, ``data.h5:NAME``, or a data set under any other name."""
+    path, _ = _split_source(source)
+    return path.suffix in SUFFIXES or (path.is_file() and is_data_set(path))
+
+
+def read_structure(source: str | Path) -> LCAOSystem:
+    """The system that ``data.h5:NAME`` means, or ``data.h5`` if it holds one structure.
+
+    Raises
+    ------
+    FormatError
+        If the data set cannot be read, or the source does not say which structure is meant.
+    """
+    path, name = _split_source(source)
+    with DataSet(path) as data:
+        if name is None and len(data) == 1:
+            name = data.names[0]
+        if name is None or name not in data:
+            known = ", ".join(f"{path}:{known}" for known in data.names[:3])
+            raise FormatError(f"{source}: expected one of {len(data)} structures, e.g. {known}")
+        return data[name]
+
+
+def _split_source(source: str | Path) -> tuple[Path, str | None]:
+    """A path, and the name of a structure after a colon."""
+    source = str(source)
+    if not Path(source).exists():
+        for suffix in SUFFIXES:
+            path, colon, name = source.partition(f"{suffix}:")
+            if colon and name:
+                return Path(path + suffix), name
+    return Path(source), None
 
 
 def append_systems(

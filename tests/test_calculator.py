@@ -19,6 +19,7 @@ from ase_hybridham import HybridHamCalculator
 from ase_hybridham.errors import CheckpointError, FormatError, OverlapError
 from ase_hybridham.io import write_deeph
 from ase_hybridham.solve import eigenvalues
+from ase_hybridham.store import append_systems
 from ase_hybridham.system import AtomBasis, Basis, GaussianRadial, PairBlocks, PairList, Shell
 
 ELECTRONS = 4
@@ -302,9 +303,11 @@ def test_given_overlap_is_used_with_its_pairs_and_only_for_its_atoms(tmp_path):
     assert system.pairs.same_pairs(pairs)
     assert len(by_function.calc.get_system().pairs) > len(pairs)
     write_deeph(system, tmp_path / "s")
-    from_folder = sheet(0.05)
-    from_folder.calc = HybridHamCalculator(model, overlap=tmp_path / "s")
-    np.testing.assert_allclose(from_folder.calc.get_eigenvalues(3), atoms.calc.get_eigenvalues(3), atol=1e-6)
+    append_systems(tmp_path / "data.h5", [("a", system), ("b", system)])
+    for source in (tmp_path / "s", f"{tmp_path}/data.h5:a"):
+        from_file = sheet(0.05)
+        from_file.calc = HybridHamCalculator(model, overlap=source)
+        np.testing.assert_allclose(from_file.calc.get_eigenvalues(3), atoms.calc.get_eigenvalues(3), atol=1e-6)
     for change in (
         change_positions,
         change_cell,
@@ -328,8 +331,9 @@ def test_overlap_in_another_basis_or_from_nowhere_is_refused(tmp_path):
     atoms.calc = HybridHamCalculator(StandIn(orthogonal=False), overlap=PairBlocks.zeros(pairs, other))
     with pytest.raises(OverlapError, match="orbitals are not those of the model"):
         atoms.calc.get_fermi_level()
-    with pytest.raises(FormatError):
-        HybridHamCalculator(StandIn(orthogonal=False), overlap=tmp_path / "nothing")
+    for source in ("nothing", "nothing.h5:a"):
+        with pytest.raises(FormatError, match="no such file"):
+            HybridHamCalculator(StandIn(orthogonal=False), overlap=tmp_path / source)
 
 
 def test_overlap_of_other_radial_functions_is_refused():

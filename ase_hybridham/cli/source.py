@@ -8,10 +8,9 @@ from typing import Literal
 
 from ase.data import atomic_numbers
 
-from ase_hybridham.errors import FormatError
 from ase_hybridham.io import read_system
 from ase_hybridham.solve import count_electrons
-from ase_hybridham.store import DataSet, is_data_set
+from ase_hybridham.store import names_data_set, read_structure
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem
 
 __all__ = ["kind_of", "load_system", "parse_valence", "with_electrons"]
@@ -19,18 +18,16 @@ __all__ = ["kind_of", "load_system", "parse_valence", "with_electrons"]
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SUFFIX = ".hham"
-DATA_SET_SUFFIXES = (".h5", ".hdf5")
 ROUNDING = 0.1  # electrons; a count farther from an integer than this deserves a warning
 
 
 def kind_of(source: str | Path) -> Literal["checkpoint", "dataset", "system"]:
     """What a SOURCE is, by its name and first bytes; a bare word that is no file is the name of a model."""
-    path, _ = _split_name(str(source))
-    if path.suffix == CHECKPOINT_SUFFIX or (not path.exists() and path.name == str(source) and not path.suffix):
-        return "checkpoint"
-    if path.suffix in DATA_SET_SUFFIXES or (path.is_file() and is_data_set(path)):
+    if names_data_set(source):
         return "dataset"
-    return "system"
+    path = Path(source)
+    is_word = not path.exists() and path.name == str(source) and not path.suffix
+    return "checkpoint" if path.suffix == CHECKPOINT_SUFFIX or is_word else "system"
 
 
 def load_system(
@@ -52,17 +49,8 @@ def load_system(
     FormatError
         If the source cannot be read, or does not say which structure is meant.
     """
-    path, name = _split_name(str(source))
-    if format is not None or kind_of(source) != "dataset":
-        system = read_system(path, format)
-    else:
-        with DataSet(path) as data:
-            if name is None and len(data) == 1:
-                name = data.names[0]
-            if name is None or name not in data:
-                known = ", ".join(f"{path}:{known}" for known in data.names[:3])
-                raise FormatError(f"{source}: expected one of {len(data)} structures, e.g. {known}")
-            system = data[name]
+    stored = format is None and names_data_set(source)
+    system = read_structure(source) if stored else read_system(source, format)
     complete = with_electrons(system, valence)
     if complete.provenance.get("electrons") == "counted" and system.electrons is None:
         logger.warning(
@@ -138,16 +126,6 @@ def parse_valence(words: Sequence[str]) -> dict[str, float]:
         if symbol not in atomic_numbers or not 0 < valence[symbol] <= atomic_numbers[symbol]:
             raise ValueError(f"valence: expected a word like C=4, got {word!r}")
     return valence
-
-
-def _split_name(source: str) -> tuple[Path, str | None]:
-    """A path, and the name of a structure after a colon."""
-    if not Path(source).exists():
-        for suffix in DATA_SET_SUFFIXES:
-            path, colon, name = source.partition(f"{suffix}:")
-            if colon and name:
-                return Path(path + suffix), name
-    return Path(source), None
 
 
 def _with_valence(basis: Basis, valence: Mapping[str, float]) -> Basis:
