@@ -45,6 +45,7 @@ __all__ = [
     "random_splits",
     "read_structure",
     "set_splits",
+    "set_valences",
 ]
 
 FORMAT, SCHEMA = "ase_hybridham data set", 1
@@ -128,6 +129,10 @@ class DataSet(Mapping[str, LCAOSystem]):
     def fermi_level(self, name: str) -> float | None:
         """Fermi level in eV, without reading H and S."""
         return _optional(self._group(name).attrs["fermi_level"])
+
+    def electrons(self, name: str) -> float | None:
+        """Valence electrons in the cell, without reading H and S."""
+        return _optional(self._group(name).attrs["electrons"])
 
     def split(self, name: str) -> list[str]:
         """Names of the structures of a split, e.g. ``"train"``.
@@ -318,6 +323,13 @@ def set_splits(path: str | Path, splits: Mapping[str, Sequence[str]]) -> None:
             taken[name] = split
     with _extended(path) as file:
         _write_json(file, "splits", {split: list(names) for split, names in splits.items()})
+
+
+def set_valences(path: str | Path, valence: Mapping[str, float]) -> None:
+    """Store valence electrons of elements that a data set has; others keep theirs."""
+    path = Path(path)
+    with _extended(path) as file:
+        _write_json(file, "basis", _read_basis(path, file).with_valences(valence).to_dict())
 
 
 def random_splits(names: Iterable[str], fractions: Mapping[str, float], seed: int = 0) -> dict[str, list[str]]:

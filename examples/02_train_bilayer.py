@@ -5,13 +5,15 @@
 Writes bilayers.h5 (data set) and runs/bilayers (checkpoint and log) into the working folder.
 """
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
 
-from ase_hybridham.cli import main as hybridham
+from ase_hybridham.io import read_deeph
 from ase_hybridham.model import load_model
-from ase_hybridham.store import DataSet
+from ase_hybridham.solve import with_electrons
+from ase_hybridham.store import DataSet, append_systems, set_splits
 from ase_hybridham.train import Phase2Config, PhaseConfig, TrainConfig, evaluate, train
 
 GOLDEN = Path(__file__).parents[1] / "tests/golden/openmx"
@@ -22,10 +24,16 @@ SMALL = {
 
 
 def make_data_set(path: Path) -> None:
-    index = str(GOLDEN / "bilayers.index.json")  # which structure is for training, validation, test
+    """As `hybridham convert bilayers -o PATH --valence C=4 --split bilayers.index.json`."""
+    index = json.loads((GOLDEN / "bilayers.index.json").read_text())
+    splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for entry in index:
+        splits[entry["split"]].append(entry["id"])
     with tempfile.TemporaryDirectory() as folder:
         shutil.unpack_archive(GOLDEN / "bilayers.tar.xz", folder)
-        hybridham(["convert", f"{folder}/bilayers", "-o", str(path), "--valence", "C=4", "--split", index])
+        folders = sorted(Path(folder, "bilayers").iterdir())
+        append_systems(path, ((f.name, with_electrons(read_deeph(f), {"C": 4})) for f in folders))
+    set_splits(path, splits)
 
 
 def main() -> None:

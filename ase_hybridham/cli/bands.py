@@ -100,8 +100,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _system(args: argparse.Namespace, valence: dict[str, float]) -> "LCAOSystem":
     """H and S: predicted, or as they are stored."""
-    from ase_hybridham.cli.source import kind_of, load_system, with_electrons
+    from ase_hybridham.cli.source import kind_of, load_system
     from ase_hybridham.io import read_system
+    from ase_hybridham.solve import with_electrons
 
     kind = "system" if args.format else kind_of(args.source)
     if kind == "checkpoint":
@@ -154,8 +155,7 @@ def _structure(source: str) -> tuple["Atoms", "PairBlocks | None"]:
 
 def _fermi_level(system: "LCAOSystem", mesh: list[int] | None) -> tuple[float, str]:
     """The level in eV, and where it comes from."""
-    from ase_hybridham.cli.source import with_electrons
-    from ase_hybridham.solve import fermi_level, k_mesh
+    from ase_hybridham.solve import fermi_level, k_mesh, with_electrons
 
     if system.fermi_level is not None and mesh is None:
         return float(system.fermi_level), "stored"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ase_hybridham.store import DataSet
     from ase_hybridham.system import LCAOSystem
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Convert, and tell what was done. A structure whose name the data set has already is not read again."""
     from ase_hybridham import __version__
     from ase_hybridham.cli.source import parse_valence
-    from ase_hybridham.store import DataSet, append_systems, random_splits, set_splits
+    from ase_hybridham.store import DataSet, append_systems, random_splits, set_splits, set_valences
 
     index = Index(args.split) if args.split and "=" not in args.split else None
     fractions = _fractions(args.split) if args.split and index is None else {}
@@ -67,6 +68,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.output}: not one structure could be read; {next(iter(report.failed.values()))}")
     with DataSet(args.output) as data:
         names, splits = data.names, data.splits
+        report.found = _valences(data)
+        report.unknown = {s for s, atom in data.basis.atoms.items() if atom.valence is None} - set(report.found)
+    if report.found:
+        set_valences(args.output, report.found)
     if args.split:
         splits = index.splits(names) if index else random_splits(names, fractions, args.split_seed)
         set_splits(args.output, splits)
@@ -78,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         "structures": len(names),
         "splits": {split: len(chosen) for split, chosen in splits.items()},
         "electrons_counted": report.counted,
+        "valences_found": report.found,
     }
     if args.json:
         print(json.dumps(result))
@@ -101,13 +107,13 @@ class Report:
         self.keep_going = keep_going
         self.failed: dict[str, str] = {}
         self.counted: dict[str, float] = {}
+        self.found: dict[str, float] = {}
         self.unknown: set[str] = set()
 
     def note(self, system: "LCAOSystem") -> None:
         """Remember where the electrons come from."""
         if system.provenance.get("electrons") == "counted" and system.electrons is not None:
             self.counted[system.atoms.get_chemical_formula()] = system.electrons
-        self.unknown |= {symbol for symbol, atom in system.basis.atoms.items() if atom.valence is None}
 
     def messages(self) -> list[str]:
         """One line for everything a person should know."""
@@ -115,9 +121,13 @@ class Report:
         if self.counted:
             counts = ", ".join(f"{formula} {count:g}" for formula, count in sorted(self.counted.items()))
             lines.append(f"electrons counted up to the stored Fermi level and rounded: {counts}")
+        if self.found:
+            valences = " ".join(f"{symbol}={valence:g}" for symbol, valence in sorted(self.found.items()))
+            lines.append(f"valences that follow from the electrons of all structures: {valences}")
         if self.unknown:
             lines.append(
-                f"valence unknown, a model of these data will need it: --valence {'=? '.join(sorted(self.unknown))}=?"
+                f"valence unknown, `hybridham train` refuses such data: make them again with "
+                f"--valence {'=? '.join(sorted(self.unknown))}=?"
             )
         return lines
 
@@ -215,16 +225,19 @@ def _read(
 ) -> Iterator[tuple[str, "LCAOSystem"]]:
     from tqdm import tqdm
 
-    from ase_hybridham.cli.source import with_electrons
-    from ase_hybridham.errors import HybridHamError
+    from ase_hybridham.errors import FormatError, HybridHamError
     from ase_hybridham.io import read_system
+    from ase_hybridham.solve import with_electrons
 
     for name, path in tqdm(paths.items(), desc="converting", unit="structure", disable=None):
         electrons = index.electrons.get(index.id_of(name) or "") if index else None
         try:
             system = read_system(path, format)
             needed = {symbol: count for symbol, count in valence.items() if symbol in system.basis}
-            system = with_electrons(system, needed, electrons)
+            try:
+                system = with_electrons(system, needed, electrons)
+            except ValueError as error:
+                raise FormatError(f"{path}: {error}") from error
         except HybridHamError as error:
             if not report.keep_going:
                 raise
@@ -232,6 +245,17 @@ def _read(
             continue
         report.note(system)
         yield name, system
+
+
+def _valences(data: "DataSet") -> dict[str, float]:
+    """The unknown valences that the electrons of the structures determine."""
+    from ase_hybridham.solve import solve_valences
+
+    known = {symbol: atom.valence for symbol, atom in data.basis.atoms.items() if atom.valence is not None}
+    if len(known) == len(data.basis.atoms):
+        return {}
+    counts = {name: data.electrons(name) for name in data}
+    return solve_valences([(data.atoms(n).symbols.formula.count(), c) for n, c in counts.items() if c], known)
 
 
 def _summary(result: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from ase_hybridham.solve.bands import BandError, band_error, band_path, bands
 from ase_hybridham.solve.bloch import BlochSum
 from ase_hybridham.solve.dense import eigenstates, eigenvalues
+from ase_hybridham.solve.electrons import solve_valences, with_electrons
 from ase_hybridham.solve.fermi import (
     count_electrons,
     electrons_of,
@@ -31,5 +32,7 @@ __all__ = [
     "k_mesh",
     "mesh_density",
     "occupations",
+    "solve_valences",
     "spin_degeneracy",
+    "with_electrons",
 ]

@@ -5,7 +5,7 @@ Condon-Shortley sign (l = 1: y, z, x); see `system.orbitals` for other programs'
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -183,6 +183,11 @@ class Basis:
         """Valence electrons of neutral atoms with these atomic numbers; None if a valence is unknown."""
         valences = [self[int(z)].valence for z in np.asarray(numbers)]
         return None if None in valences else float(sum(v for v in valences if v is not None))
+
+    def with_valences(self, valence: Mapping[str, float]) -> "Basis":
+        """The basis with these valences; elements that are not named keep theirs."""
+        atoms = {s: replace(atom, valence=valence.get(s, atom.valence)) for s, atom in self.atoms.items()}
+        return replace(self, atoms=atoms)
 
     def cutoffs(self) -> dict[int, float]:
         """Orbital radius in angstrom of every atomic number.

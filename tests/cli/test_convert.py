@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ase_hybridham import cli
-from ase_hybridham.cli.source import kind_of, load_system, parse_valence, with_electrons
+from ase_hybridham.cli.source import kind_of, load_system, parse_valence
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io import read_deeph
 from ase_hybridham.store import DataSet
@@ -203,15 +203,28 @@ def test_electrons_are_counted_from_the_fermi_level(golden, caplog, sample, elec
     assert "counted" in caplog.text
 
 
-def test_given_valences_come_before_the_count(golden):
-    system = read_deeph(golden / "openmx/MoS2_monolayer/deeph")
-    given = with_electrons(system, {"Mo": 14, "S": 6, "C": 4})
-    assert given.electrons == 26
-    assert given.basis["Mo"].valence == 14
-    assert "electrons" not in given.provenance
-    assert with_electrons(system, {"Mo": 13, "S": 6}).electrons == 25
-    with pytest.raises(ValueError, match="expected one for Mo too"):
-        with_electrons(system, {"S": 6})
+def test_contradicting_electrons_name_the_structure(hybridham, golden, tmp_path):
+    folder = golden / "openmx/graphene/deeph"
+    index = tmp_path / "index.json"
+    index.write_text(json.dumps([{"id": "deeph", "split": "train", "valence_electrons": 8}]))
+    out = tmp_path / "data.h5"
+    status, _, messages = hybridham("convert", folder, "-o", out, "--split", index, "--valence", "C=5")
+    assert status == 2
+    assert "graphene/deeph: electrons: the given count says 8 for C2, the valences 10" in messages
+    assert hybridham("convert", folder, "-o", out, "--split", index, "--valence", "C=4")[0] == 0
+
+
+def test_valences_are_solved_from_counts_of_different_compositions(hybridham, golden, tmp_path):
+    raw, out = golden / "openmx", tmp_path / "data.h5"
+    sources = [raw / "graphene/deeph", raw / "CH4_molecule/deeph", raw / "MoS2_monolayer/deeph"]
+    status, text, messages = hybridham("convert", *sources, "-o", out, "--json")
+    assert status == 0
+    assert json.loads(text)["valences_found"] == {"H": 1}
+    assert "H=1" in messages
+    assert "`hybridham train` refuses such data: make them again with --valence Mo=? S=?" in messages
+    with DataSet(out) as data:
+        assert {s: a.valence for s, a in data.basis.atoms.items()} == {"C": 4, "H": 1, "Mo": None, "S": None}
+        assert data.electrons("CH4_molecule/deeph") == data["CH4_molecule/deeph"].electrons == 8
 
 
 def test_valence_words():
