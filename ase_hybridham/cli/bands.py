@@ -2,6 +2,8 @@
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,10 +64,13 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--window: expected an energy > 0 eV, got {args.window}")
     valence = parse_valence(args.valence)
     reference = _reference(args.reference) if args.reference else None
-    system = _system(args, valence)
-    level, level_from = _fermi_level(system, args.kpts)
+    subject = args.structure or args.source
+    with _naming(subject, args.source, args.overlap):
+        system = _system(args, valence)
     path = _path(args, system.atoms, reference)
-    ours = bands(system, path, reference=level)
+    with _naming(subject):
+        level, level_from = _fermi_level(system, args.kpts)
+        ours = bands(system, path, reference=level)
     result: dict[str, Any] = {"source": args.source}
     theirs = error = None
     if reference is not None:
@@ -106,6 +111,9 @@ def _system(args: argparse.Namespace, valence: dict[str, float]) -> "LCAOSystem"
 
     kind = "system" if args.format else kind_of(args.source)
     if kind == "checkpoint":
+        from ase_hybridham.model.checkpoint import find_model
+
+        find_model(args.source)  # a mistyped folder looks like the name of a model
         if args.structure is None:
             raise ValueError(f"{args.source} is a model: expected a STRUCTURE to predict, as in bands MODEL STRUCTURE")
         return _predicted(args)
@@ -113,21 +121,54 @@ def _system(args: argparse.Namespace, valence: dict[str, float]) -> "LCAOSystem"
         if value is not None:
             raise ValueError(f"{option} {value}: only a checkpoint takes one, {args.source} holds its own")
     if kind == "dataset":
-        return load_system(args.source, valence=valence)
-    system = read_system(args.source, args.format)
+        return _solvable(args.source, load_system(args.source, valence=valence))
+    system = _solvable(args.source, read_system(args.source, args.format))
     return with_electrons(system, valence) if valence else system  # else counted only if the level needs it
+
+
+def _solvable(source: str, system: "LCAOSystem") -> "LCAOSystem":
+    """The system, if it has H, and S where that is needed."""
+    from ase_hybridham.errors import FormatError
+
+    if not system.hamiltonian:
+        raise FormatError(f"{source}: holds S only; bands need H too")
+    if system.overlap is None and not system.basis.orthogonal:
+        raise FormatError(
+            f"{source}: holds no S, and its basis is not orthogonal; add it (a DeepH folder: overlaps.h5)"
+        )
+    return system
+
+
+@contextmanager
+def _naming(source: str, *others: str | None) -> Iterator[None]:
+    """Errors inside say which source they are about."""
+    try:
+        yield
+    except ValueError as error:
+        if any(name in str(error) for name in (source, *others) if name):
+            raise
+        raise ValueError(f"{source}: {error}") from error
 
 
 def _predicted(args: argparse.Namespace) -> "LCAOSystem":
     from ase_hybridham.calculator import HybridHamCalculator
+    from ase_hybridham.errors import OverlapError
 
     atoms, overlap = _structure(args.structure)
     if args.overlap:
         _, overlap = _structure(args.overlap)
         if overlap is None:
             raise ValueError(f"--overlap {args.overlap}: holds no overlap; expected a DeepH folder or data.h5:NAME")
-    atoms.calc = HybridHamCalculator(args.source, device=args.device, overlap=overlap)
-    return atoms.calc.get_system()
+    calculator = HybridHamCalculator(args.source, device=args.device, overlap=overlap, atoms=atoms)
+    try:
+        return calculator.get_system()
+    except OverlapError as error:
+        if overlap is not None:
+            raise
+        raise OverlapError(
+            f"{args.structure}: holds no S, and {args.source} cannot compute it (its basis has no radial functions); "
+            "give --overlap FILE: a DeepH folder or data.h5:NAME of these atoms"
+        ) from error
 
 
 def _structure(source: str) -> tuple["Atoms", "PairBlocks | None"]:
@@ -173,7 +214,8 @@ def _reference(source: str) -> "BandReference | LCAOSystem":
 
     if Path(source).suffix.lower() == BAND_SUFFIX:
         return read_openmx_band(source)
-    return load_system(source) if kind_of(source) == "dataset" else read_system(source)
+    system = load_system(source) if kind_of(source) == "dataset" else read_system(source)
+    return _solvable(source, system)
 
 
 def _path(args: argparse.Namespace, atoms: "Atoms", reference: "BandReference | LCAOSystem | None") -> "BandPath":
@@ -205,8 +247,9 @@ def _reference_bands(
             f"{args.reference}: expected {ours.energies.shape[2]} orbitals as {args.source} has, "
             f"got {reference.n_orbitals}; is it the same structure in the same basis?"
         )
-    level, _ = _fermi_level(reference, args.kpts)
-    return bands(reference, path, reference=level)
+    with _naming(args.reference):
+        level, _ = _fermi_level(reference, args.kpts)
+        return bands(reference, path, reference=level)
 
 
 def _error(theirs: "BandStructure", ours: "BandStructure", window: float | None) -> "BandError":

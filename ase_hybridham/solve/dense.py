@@ -95,7 +95,7 @@ def _bloch_sums(system: LCAOSystem) -> tuple[list[BlochSum], BlochSum | None]:
     if not system.hamiltonian:
         raise ValueError("system: expected a Hamiltonian, got only an overlap")
     if system.overlap is None and not system.basis.orthogonal:
-        raise OverlapError("overlap: expected S, since the basis is not orthogonal, got none; give S with the system")
+        raise OverlapError("overlap: expected S, since the basis is not orthogonal, got none; read or compute it")
     hamiltonians = [BlochSum(_checked(h, "Hamiltonian")) for h in system.hamiltonian]
     if system.overlap is None:
         return hamiltonians, None

@@ -6,6 +6,7 @@ from dataclasses import replace
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 
 from ase_hybridham import calculator, cli
 from ase_hybridham.io import read_deeph, read_openmx_band, write_deeph
@@ -48,8 +49,9 @@ class Remembers:
 
 
 @pytest.fixture
-def model(monkeypatch, graphene):
-    """A checkpoint name, whose model is 0.3 eV too high."""
+def model(monkeypatch, graphene, tmp_path):
+    """A checkpoint, whose model is 0.3 eV too high."""
+    (tmp_path / "model.hham").touch()
     monkeypatch.setattr(calculator, "_load", lambda name, device: Remembers(graphene / "deeph", 0.3))
     return "model.hham"
 
@@ -135,7 +137,8 @@ def test_model_with_any_structure_needs_an_overlap(hybridham, model, graphene, t
     ase.io.write(tmp_path / "POSCAR", read_deeph(graphene / "deeph").atoms)
     status, _, message = hybridham(model, "POSCAR")
     assert status == 2
-    assert "give overlap=" in message
+    assert message.startswith("hybridham bands: POSCAR: holds no S, and model.hham cannot compute it")
+    assert "give --overlap FILE" in message
     status, text, _ = hybridham(model, "POSCAR", "--overlap", graphene / "deeph", "--npoints", 5, "--json")
     assert status == 0
     assert json.loads(text)["fermi_eV"] == pytest.approx(-3.780961 + 0.3, abs=2e-3)
@@ -154,7 +157,16 @@ def overlap_of_another(folder):
         (lambda f: ["model.hham"], "expected a STRUCTURE"),
         (lambda f: ["model.hham", "nowhere.xyz"], "nowhere.xyz: no such file"),
         (lambda f: ["model.hham", f / "sample.json"], "sample.json: not a structure"),
-        (overlap_of_another, "overlap: given for other elements"),
+        (overlap_of_another, "POSCAR: overlap: given for other elements"),
+        (lambda f: ["nofolder"], "nofolder: no such file"),
+        (lambda f: ["model.hham", "empty.xyz"], "empty.xyz"),
+        (lambda f: ["model.hham", "ice.cif"], "ice.cif: no such file"),
+        (lambda f: ["model.hham", "other.xyz"], "other.xyz: model: expected atoms of C, got O"),
+        (lambda f: ["no_overlap"], "no_overlap: holds no S"),
+        (lambda f: [f / "deeph", "--reference", "no_overlap"], "no_overlap: holds no S"),
+        (lambda f: ["no_hamiltonian"], "no_hamiltonian: holds S only"),
+        (lambda f: ["negative"], "negative: overlap at k"),
+        (lambda f: ["negative", "--valence", "H=1"], "negative: valence: expected one for C too"),
         (lambda f: [f / "deeph", "--path", "GXW"], "special points G, K, M"),
         (lambda f: [f / "deeph", "--path", "GM", "--reference", f / "openmx.Band"], "leave it out"),
         (lambda f: [f / "deeph", "--npoints", "0"], "at least one k-point"),
@@ -170,7 +182,13 @@ def overlap_of_another(folder):
     ],
 )
 def test_bad_input_is_one_line_and_status_two(hybridham, model, graphene, tmp_path, words, message):
-    ase.io.write(tmp_path / "POSCAR", read_deeph(graphene / "deeph").atoms)
+    system = read_deeph(graphene / "deeph")
+    ase.io.write(tmp_path / "POSCAR", system.atoms)
+    ase.io.write(tmp_path / "empty.xyz", system.atoms[:0])
+    ase.io.write(tmp_path / "other.xyz", Atoms("CO", [[0, 0, 0], [0, 0, 1.1]]))
+    write_deeph(replace(system, overlap=None), tmp_path / "no_overlap")
+    write_deeph(replace(system, hamiltonian=()), tmp_path / "no_hamiltonian")
+    write_deeph(replace(system, overlap=-1.0 * system.overlap), tmp_path / "negative")
     status, out, err = hybridham(*words(graphene))
     assert (status, out) == (2, "")
     assert err.startswith("hybridham bands: ")
