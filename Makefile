@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 
 demo: $(STAMP)
 	$(BIN)/hybridham demo -o demo
-	$(BIN)/hybridham demo -o demo --source tests/golden/openmx/bilayers.tar.xz --split tests/golden/openmx/bilayers.index.json
+	$(BIN)/hybridham demo -o demo --source tests/golden/openmx/bilayers.tar.xz --split tests/golden/openmx/bilayers.index.json --epochs 2
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
