@@ -7,7 +7,9 @@ features by its scalars. The stage is non-linear and exactly equivariant.
 equivariance there is, is learned from rotated copies.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ase_hybridham.model.config import Stage2Config
@@ -81,52 +83,69 @@ class _OutputInvariants(nn.Module):
         return torch.cat([rows * self.plain[types], torch.sqrt(norms + EPS)], dim=1)
 
 
-class _GatedEdgeMap(nn.Module):
-    """y_m = [(X_m P_m) * g_m] Q_m: one scalar per channel and |m| for both signs, so it turns as X does."""
+class _GatedMap(nn.Module):
+    """y = [(X P) * g] Q plus a map of g's source: g are scalars, one for all components that must turn together.
 
-    index: Tensor
+    P and Q are linear maps of the frame X stands in, so y turns as X does whatever function g is. Q and the rest
+    start at zero: the cascade starts as stage 1.
 
-    def __init__(self, layout: FeatureLayout, counts: tuple[int, ...], width: int, channels: int) -> None:
+    Parameters
+    ----------
+    squeeze, expand : OrderLinear or DegreeLinear
+        P and Q.
+    number : array of int, shape (components between P and Q,)
+        Which gate multiplies each component.
+    width : int
+        Of the invariant hidden row.
+    n_invariant : int
+        Output components that are invariants; they come first.
+    """
+
+    number: Tensor
+
+    def __init__(
+        self,
+        squeeze: OrderLinear | DegreeLinear,
+        expand: OrderLinear | DegreeLinear,
+        number: NDArray,
+        width: int,
+        n_invariant: int,
+    ) -> None:
         super().__init__()
-        middle = FeatureLayout(tuple([0] * (len(counts) - 1) + [channels]))  # `channels` at every m
-        self.squeeze = OrderLinear([layout] * 3, middle.counts, bias=False)
-        self.gate = nn.Linear(width, channels * len(counts))
-        index = torch.from_numpy(abs(middle.edge.order) * channels + middle.edge.channel)
-        self.register_buffer("index", index, persistent=False)
-        self.expand = OrderLinear([middle], counts, bias=False, scale=0.0)
-        self.invariant = nn.Linear(width, counts[0])
-        nn.init.zeros_(self.invariant.weight)
-        nn.init.zeros_(self.invariant.bias)
+        self.squeeze, self.expand = squeeze, expand
+        self.gate = nn.Linear(width, int(number.max()) + 1)
+        self.register_buffer("number", torch.from_numpy(number), persistent=False)
+        self.invariant = _zero_linear(width, n_invariant)
 
     def forward(self, rows: list[Tensor]) -> Tensor:
         *features, hidden = rows
-        gated = self.squeeze(features) * self.gate(hidden).index_select(1, self.index)
-        out = self.expand([gated])
-        n = self.invariant.out_features
-        return out + nn.functional.pad(self.invariant(hidden), (0, out.shape[1] - n))
-
-
-class _GatedNodeMap(nn.Module):
-    """The same per degree for on-site pairs, in the lab."""
-
-    index: Tensor
-
-    def __init__(self, layout: FeatureLayout, multiplicities: tuple[int, ...], width: int, channels: int) -> None:
-        super().__init__()
-        middle = FeatureLayout(tuple([channels] * len(multiplicities)))
-        self.squeeze = DegreeLinear([layout] * 2, middle.multiplicities, bias=False)
-        self.gate = nn.Linear(width, middle.n_channels)
-        self.register_buffer("index", torch.from_numpy(middle.lab.channel), persistent=False)
-        self.expand = DegreeLinear([middle], multiplicities, bias=False, scale=0.0)
-        self.invariant = nn.Linear(width, multiplicities[0])
-        nn.init.zeros_(self.invariant.weight)
-        nn.init.zeros_(self.invariant.bias)
-
-    def forward(self, rows: list[Tensor]) -> Tensor:
-        *features, hidden = rows
-        gated = self.squeeze(features) * self.gate(hidden).index_select(1, self.index)
+        gated = self.squeeze(features) * self.gate(hidden).index_select(1, self.number)
         out = self.expand([gated])
         return out + nn.functional.pad(self.invariant(hidden), (0, out.shape[1] - self.invariant.out_features))
+
+
+def _edge_map(layout: FeatureLayout, counts: tuple[int, ...], width: int, channels: int) -> _GatedMap:
+    """For hoppings: a gate per channel and |m|, the same for +m and -m."""
+    middle = FeatureLayout(tuple([0] * (len(counts) - 1) + [channels]))  # `channels` at every m
+    number = np.abs(middle.edge.order) * channels + middle.edge.channel
+    squeeze = OrderLinear([layout] * 3, middle.counts, bias=False)
+    return _GatedMap(squeeze, OrderLinear([middle], counts, bias=False, scale=0.0), number, width, counts[0])
+
+
+def _node_map(layout: FeatureLayout, multiplicities: tuple[int, ...], width: int, channels: int) -> _GatedMap:
+    """For on-site pairs: a gate per channel, the same for all m."""
+    middle = FeatureLayout(tuple([channels] * len(multiplicities)))
+    squeeze = DegreeLinear([layout] * 2, middle.multiplicities, bias=False)
+    expand = DegreeLinear([middle], multiplicities, bias=False, scale=0.0)
+    return _GatedMap(squeeze, expand, middle.lab.channel, width, multiplicities[0])
+
+
+def _zero_linear(n_in: int, n_out: int) -> nn.Linear:
+    """A linear map that starts at zero."""
+    linear = nn.Linear(n_in, n_out)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
 
 
 class _PlainMap(nn.Module):
@@ -134,9 +153,7 @@ class _PlainMap(nn.Module):
 
     def __init__(self, width: int, n_out: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, n_out)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        self.linear = _zero_linear(width, n_out)
 
     def forward(self, rows: list[Tensor]) -> Tensor:
         return self.linear(rows[0])
@@ -227,8 +244,8 @@ class EdgeFrame(Frame):
         onsite = [vocabulary.targets[vocabulary.onsite_pair(s)] for s in range(vocabulary.n_species)]
         self.readout = HermitianReadout(
             vocabulary,
-            [_GatedNodeMap(layout, t.natural_multiplicities, width, channels) for t in onsite],
-            [_GatedEdgeMap(layout, t.counts, width, channels) for t in vocabulary.targets],
+            [_node_map(layout, t.natural_multiplicities, width, channels) for t in onsite],
+            [_edge_map(layout, t.counts, width, channels) for t in vocabulary.targets],
         )
 
     def group_inputs(
