@@ -1,13 +1,14 @@
 """The one list of the options of a training run; a YAML file or `key=value` words fill it."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ase_hybridham.model import ModelConfig
+from ase_hybridham.model import ModelConfig, Stage1Config, Stage2Config
 
 __all__ = ["Phase2Config", "PhaseConfig", "TrainConfig", "read_config"]
 
@@ -106,7 +107,10 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown option {key}; docs/training.md lists all"
+        models = (TrainConfig, PhaseConfig, ModelConfig, Stage1Config, Stage2Config)
+        known = [name for model in models for name in model.model_fields]
+        near = get_close_matches(str(problem["loc"][-1]), known, 1)
+        return f"unknown option {key}{f', did you mean {near[0]}' if near else ''}? docs/training.md lists all"
     if problem["type"] == "missing":
         return f"option {key} is missing"
     return f"option {key}: {problem['msg']}, got {problem.get('input')!r}"
