@@ -54,8 +54,6 @@ def table(result: "Evaluation") -> str:
             lines.append(f"{label:>16}" + "".join(f"{value:15.3f}" for value in values))
     n_bands = sum(bool(structure.bands) for structure in result.structures)
     if n_bands < len(result.structures):
-        lines.append(
-            f"bands of {n_bands} structures only; of the others S or electrons are unknown, or no state is in the window"
-        )
+        lines.append(f"bands of {n_bands} structures only: others lack S or electrons, or have no state in the window")
     lines.append(f"rotation error {result.rotation_meV:.2g} meV")
     return "\n".join(lines)
