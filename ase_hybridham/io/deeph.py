@@ -11,6 +11,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def read_deeph(folder: str | Path) -> LCAOSystem:
     The pairs are those of overlaps.h5, and H is zero where only S has a block (predicted files lack far
     pairs); without overlaps.h5 they are those of hamiltonians.h5, and without hamiltonians.h5 the system has
     S only. The folder does not tell which axes are periodic: those along which some pair has R != 0 are. It does
-    not tell cutoff radii either: the smallest that allow all its pairs are taken.
+    not tell cutoff radii either: the smallest that allow all its pairs are taken. ``isorthogonal`` in info.json means
+    S = 1, and overlaps.h5 may be missing.
 
     Raises
     ------
@@ -60,9 +62,8 @@ def read_deeph(folder: str | Path) -> LCAOSystem:
     atoms = Atoms(numbers, positions.T, cell=cell.T, pbc=True)
     basis = _basis(folder / "orbital_types.dat", numbers)
     entries = _json(folder / "info.json")
-    spinor = entries.get("isspinful", False)
-    if not isinstance(spinor, bool):
-        raise FormatError(f"{folder / 'info.json'}: expected true or false for isspinful, got {spinor!r}")
+    spinor, orthogonal = (_flag(folder / "info.json", entries, name) for name in ("isspinful", "isorthogonal"))
+    basis = replace(basis, orthogonal=orthogonal)
     fermi_level = entries.get("fermi_level")
     if fermi_level is not None and not (_is_number(fermi_level) and math.isfinite(fermi_level)):
         raise FormatError(f"{folder / 'info.json'}: expected fermi_level in eV, got {fermi_level!r}")
@@ -188,6 +189,13 @@ def _json(path: Path) -> dict[str, Any]:
     return entries
 
 
+def _flag(path: Path, entries: Mapping[str, Any], name: str) -> bool:
+    value = entries.get(name, False)
+    if not isinstance(value, bool):
+        raise FormatError(f"{path}: expected true or false for {name}, got {value!r}")
+    return value
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -291,7 +299,7 @@ def _with_cutoffs(basis: Basis, pairs: PairList) -> Basis:
 
 def _replaced(basis: Basis, radius: Mapping[int, float]) -> Basis:
     atoms = (AtomBasis(basis[z].symbol, basis[z].shells, cutoff=radius[z] or None) for z in basis.numbers)
-    return Basis.of(*atoms, name=basis.name)
+    return Basis.of(*atoms, name=basis.name, orthogonal=basis.orthogonal)
 
 
 # -- writing
@@ -310,7 +318,7 @@ def _write_text(system: LCAOSystem, folder: Path) -> None:
     np.savetxt(folder / "R_list.dat", np.unique(system.pairs.shifts, axis=0), fmt="%d")
     shells = [" ".join(map(str, basis[int(z)].degrees)) for z in atoms.numbers]
     (folder / "orbital_types.dat").write_text("\n".join(shells) + "\n", encoding="ascii")
-    entries: dict[str, Any] = {"isspinful": system.spin == "spinor"}
+    entries: dict[str, Any] = {"isspinful": system.spin == "spinor", "isorthogonal": basis.orthogonal}
     if system.fermi_level is not None:
         entries["fermi_level"] = system.fermi_level
     (folder / "info.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="ascii")

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.linalg import eigvalsh
 
+from ase_hybridham import solve
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io import formats, read_deeph, read_openmx_band, read_system, write_deeph
 from ase_hybridham.symmetry import spherical_harmonics
@@ -341,3 +343,20 @@ def test_unknown_paths_and_formats(tmp_path):
     with pytest.raises(ValueError, match="expected one of deeph"):
         read_system(tmp_path, format="x")
     assert "deeph" in formats()
+
+
+def test_orthogonal_orbitals_need_no_overlap(golden, tmp_path):
+    system = read_deeph(golden / "openmx/graphene/deeph")
+    assert not system.basis.orthogonal
+    write_deeph(replace(system, overlap=None), tmp_path / "wannier")
+    path = tmp_path / "wannier/info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"isorthogonal": True}))
+    orthogonal = read_deeph(tmp_path / "wannier")
+    assert orthogonal.basis.orthogonal
+    at_gamma = bloch_sum(orthogonal.hamiltonian[0], np.zeros(3))
+    np.testing.assert_allclose(solve.eigenvalues(orthogonal, [[0, 0, 0]])[0, 0], eigvalsh(at_gamma), atol=1e-9)
+    write_deeph(orthogonal, tmp_path / "again")
+    assert read_deeph(tmp_path / "again").basis == orthogonal.basis
+    path.write_text(json.dumps({"isspinful": False, "isorthogonal": "yes"}))
+    with pytest.raises(FormatError, match=r"info\.json: expected true or false for isorthogonal"):
+        read_deeph(tmp_path / "wannier")
