@@ -29,7 +29,7 @@ SETTINGS = {
     "k_length": "k_length",
     "one_shot": "one_shot",
     "vacuum": "vacuum",
-    "reference": "potential_reference",
+    "zero": "potential_reference",
     "max_cycles": "max_cycles",
 }
 # settings that the structures of one data set need not share
@@ -63,7 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--one-shot", **three, help="k-points of the Fourier sum (default: as the range needs)")
     parser.add_argument("--vacuum", type=float, metavar="ANGSTROM", help="height of a cell that has none (default 12)")
-    parser.add_argument("--reference", choices=["vacuum", "cell_average"], help="zero of energy")
+    parser.add_argument(
+        "--zero", choices=["vacuum", "cell_average"], help="zero of energy (default: vacuum if there is)"
+    )
     parser.add_argument("--max-cycles", type=int, metavar="N", help="give up after N cycles (default 50)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="structures at a time, one thread each")
     parser.add_argument("--compact", action="store_true", help="float32, compressed: for data that travel")

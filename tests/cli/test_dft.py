@@ -43,6 +43,14 @@ def frames(tmp_path):
     return tmp_path / "layer.xyz"
 
 
+def test_zero_of_energy_is_an_option_of_its_own_name(hybridham, frames, tmp_path, capsys):
+    with pytest.raises(SystemExit):  # in `bands` this is a file to compare with
+        hybridham("dft", frames, "-o", tmp_path / "data.h5", "--reference", "vacuum")
+    assert hybridham("dft", frames, "-o", tmp_path / "data.h5", *FAST, "--zero", "cell_average")[0] == 0
+    with DataSet(tmp_path / "data.h5") as data:
+        assert {data[name].potential_reference for name in data} == {"cell_average"}
+
+
 def test_frames_become_structures_and_a_second_run_computes_what_is_missing(hybridham, frames, tmp_path):
     out = tmp_path / "data.h5"
     one = tmp_path / "layer-0001.xyz"
