@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DEFAULT_OUTPUT = "bands.png"
 DEFAULT_VIEW = 4.0  # eV shown above and below the Fermi level
 BAND_SUFFIX = ".band"
+SAME_POINT = 1e-5  # fractional; ASE's tolerance
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -289,16 +290,19 @@ def _draw(
 
 def _labels(ours: "BandStructure", reference: "BandReference | LCAOSystem | None") -> list[dict[str, Any]]:
     """The special points on the path: label and row of the k-points."""
-    from ase.dft.kpoints import find_bandpath_kinks
+    import numpy as np
 
     from ase_hybridham.io import BandReference
 
     if isinstance(reference, BandReference):
         return [{"label": label, "row": row} for row, label in reference.ticks]
-    if len(ours.path.kpts) == 1:  # ASE sees kinks before and after the only point
-        return [{"label": ours.path.path, "row": 0}]
-    rows = find_bandpath_kinks(ours.path.cell, ours.path.kpts)
-    return [{"label": label, "row": int(row)} for row, label in zip(rows, ours.get_labels()[2], strict=True)]
+    ticks, row = [], -1
+    for label in ours.get_labels()[2]:
+        point = ours.path.special_points[label.split(",")[0]]  # "U,K" where the path jumps
+        here = np.abs(ours.path.kpts[row + 1 :] - point).max(axis=1) < SAME_POINT
+        row += 1 + int(np.argmax(here))
+        ticks.append({"label": label, "row": row})
+    return ticks
 
 
 def _summary(result: dict[str, Any], ours: "BandStructure") -> str:

@@ -101,6 +101,15 @@ def test_one_point_is_a_path_too(hybridham, golden, sample, path):
     assert hybridham(golden / "openmx" / sample / "deeph", *options)[0] == 0  # and the picture
 
 
+def test_labels_stand_at_their_points_also_where_the_path_is_straight(hybridham, graphene, tmp_path):
+    system = read_deeph(graphene / "deeph")
+    path = system.atoms.cell.bandpath("GMGKMG", npoints=7, pbc=system.atoms.pbc)
+    result = json.loads(hybridham(graphene / "deeph", "--path", "GMGKMG", "--npoints", 7, "--json")[1])
+    assert [tick["label"] for tick in result["path"]] == list("GMGKMG")
+    for tick in result["path"]:
+        np.testing.assert_allclose(result["k_points"][tick["row"]], path.special_points[tick["label"]], atol=1e-6)
+
+
 def test_data_set_is_a_source_and_a_reference(hybridham, golden_bilayers, tmp_path):
     one, other = (read_deeph(golden_bilayers / name) for name in ("000", "001"))
     append_systems(tmp_path / "data.h5", [("a", replace(one, electrons=16.0)), ("b", replace(other, electrons=16.0))])
