@@ -30,6 +30,7 @@ from urllib.parse import quote, unquote
 import h5py
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from ase_hybridham.errors import FormatError
@@ -50,6 +51,8 @@ __all__ = [
 
 FORMAT, SCHEMA = "ase_hybridham data set", 1
 SUFFIXES = (".h5", ".hdf5")
+# HDF5's own structures with checksums, which its default of 1998 lacks: there a flipped bit made it loop for ever
+CHECKED = ("v110", "v110")
 H_ROUNDING, S_ROUNDING = 2.0**-20, 2.0**-25  # of compact storage; eV and 1
 COPY_SHARE = 0.1  # of the time may be spent on copying
 
@@ -75,11 +78,15 @@ class DataSet(Mapping[str, LCAOSystem]):
         self._file: h5py.File | None = None
         self._process = 0
         file = self._open()
-        self.spin = cast(SpinKind, _attribute(self.path, file, "spin"))
+        self.spin = cast(SpinKind, _word(file, "spin"))
         self.basis = _read_basis(self.path, file)
-        self.splits: dict[str, list[str]] = _read_json(self.path, file, "splits")
-        self.provenance: dict[str, Any] = _read_json(self.path, file, "provenance")
-        self.names = sorted(unquote(key) for key in file["structures"])
+        self.splits = _read_splits(self.path, file)
+        self.provenance: dict[str, Any] = _read_mapping(self.path, file, "provenance")
+        with _readable(self.path, "the list of structures"):
+            self.names = sorted(unquote(key) for key in file["structures"])
+        lost = {name for names in self.splits.values() for name in names} - set(self.names)
+        if lost:
+            raise FormatError(f"{self.path}: structure {min(lost)} of its splits is not there; make the data set again")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None, "_process": 0}
@@ -104,6 +111,9 @@ class DataSet(Mapping[str, LCAOSystem]):
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
     def __getitem__(self, name: str) -> LCAOSystem:
         """The system of one structure, float64.
 
@@ -114,25 +124,23 @@ class DataSet(Mapping[str, LCAOSystem]):
         FormatError
             If the file is broken there.
         """
-        group = self._group(name)
-        try:
+        with self._read(name) as group:
             return self._system(group)
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise FormatError(
-                f"{self.path}: structure {name} cannot be read ({error}); make the data set again"
-            ) from error
 
     def atoms(self, name: str) -> Atoms:
         """The structure alone, without reading H and S."""
-        return _atoms(self._group(name))
+        with self._read(name) as group:
+            return _atoms(group)
 
     def fermi_level(self, name: str) -> float | None:
         """Fermi level in eV, without reading H and S."""
-        return _optional(self._group(name).attrs["fermi_level"])
+        with self._read(name) as group:
+            return _optional(group.attrs["fermi_level"])
 
     def electrons(self, name: str) -> float | None:
         """Valence electrons in the cell, without reading H and S."""
-        return _optional(self._group(name).attrs["electrons"])
+        with self._read(name) as group:
+            return _optional(group.attrs["electrons"])
 
     def split(self, name: str) -> list[str]:
         """Names of the structures of a split, e.g. ``"train"``.
@@ -151,7 +159,8 @@ class DataSet(Mapping[str, LCAOSystem]):
         """Hash of names, structures, H, S and basis as stored; splits and compression do not enter."""
         digest = hashlib.sha256(json.dumps([self.spin, self.basis.to_dict()], sort_keys=True).encode())
         for name in self.names:
-            digest.update(f"{name}\0{self._group(name).attrs['digest']}\0".encode())
+            with self._read(name) as group:
+                digest.update(f"{name}\0{_word(group, 'digest')}\0".encode())
         return digest.hexdigest()
 
     def _open(self) -> h5py.File:
@@ -159,12 +168,14 @@ class DataSet(Mapping[str, LCAOSystem]):
             self._file, self._process = _opened(self.path), os.getpid()
         return self._file
 
-    def _group(self, name: str) -> h5py.Group:
-        try:
-            return self._open()["structures"][quote(name, safe="")]
-        except KeyError:
+    @contextmanager
+    def _read(self, name: str) -> Iterator[h5py.Group]:
+        """The group of a structure; what its damage raises inside becomes a FormatError."""
+        if name not in self.names:
             shown = ", ".join(self.names[:3]) + (", ..." if len(self) > 3 else "")
-            raise KeyError(f"{self.path}: no structure {name!r}, there are {len(self)} ({shown})") from None
+            raise KeyError(f"{self.path}: no structure {name!r}, there are {len(self)} ({shown})")
+        with _readable(self.path, f"structure {name}"):
+            yield self._open()["structures"][quote(name, safe="")]
 
     def _system(self, group: h5py.Group) -> LCAOSystem:
         atoms = _atoms(group)
@@ -182,8 +193,8 @@ class DataSet(Mapping[str, LCAOSystem]):
             spin=self.spin,
             fermi_level=_optional(group.attrs["fermi_level"]),
             electrons=_optional(group.attrs["electrons"]),
-            potential_reference=cast(PotentialReference, group.attrs["potential_reference"]),
-            provenance=json.loads(group.attrs["provenance"]),
+            potential_reference=cast(PotentialReference, _word(group, "potential_reference")),
+            provenance=json.loads(_word(group, "provenance")),
         )
 
 
@@ -191,8 +202,8 @@ def is_data_set(path: str | Path) -> bool:
     """Whether a file is a data set, whole enough to tell."""
     try:
         with h5py.File(path) as file:
-            return bool(file.attrs.get("format") == FORMAT)
-    except (OSError, RuntimeError):
+            return _word(file, "format") == FORMAT
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError):
         return False
 
 
@@ -288,7 +299,7 @@ def append_systems(
                     failure = error
                     break
             if provenance:
-                _write_json(file, "provenance", {**_read_json(path, file, "provenance"), **provenance})
+                _write_json(file, "provenance", {**_read_mapping(path, file, "provenance"), **provenance})
         if failure is not None:
             raise failure
         last = time.monotonic()
@@ -356,6 +367,17 @@ def random_splits(names: Iterable[str], fractions: Mapping[str, float], seed: in
 # -- reading
 
 
+@contextmanager
+def _readable(path: Path, what: str) -> Iterator[None]:
+    """Whatever HDF5 and what reads its content raise on damage is a FormatError that names the file."""
+    try:
+        yield
+    except FormatError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
+        raise FormatError(f"{path}: {what} cannot be read ({error}); copy or make the data set again") from error
+
+
 def _opened(path: Path) -> h5py.File:
     """The open file, known to be a data set of our schema."""
     try:
@@ -365,47 +387,59 @@ def _opened(path: Path) -> h5py.File:
     except (OSError, RuntimeError) as error:
         raise FormatError(f"{path}: not a complete HDF5 file ({error}); copy or make it again") from error
     try:
-        if _attribute(path, file, "format") != FORMAT or "structures" not in file:
-            raise FormatError(f"{path}: an HDF5 file, but not a data set; make one with `hybridham convert`")
-        schema = _attribute(path, file, "schema")
-        if schema != SCHEMA:
-            raise FormatError(
-                f"{path}: expected schema {SCHEMA}, got {schema}; a newer version of the package reads it"
-            )
-        spin = _attribute(path, file, "spin")
-        if spin not in get_args(SpinKind):
-            raise FormatError(f"{path}: expected spin {' or '.join(get_args(SpinKind))}, got {spin!r}")
+        with _readable(path, "its head"):
+            if (
+                "format" not in file.attrs
+                or _word(file, "format") != FORMAT
+                or not isinstance(file.get("structures"), h5py.Group)
+            ):
+                raise FormatError(f"{path}: an HDF5 file, but not a data set; make one with `hybridham convert`")
+            schema, spin = int(file.attrs["schema"]), _word(file, "spin")
+            if schema != SCHEMA:
+                raise FormatError(
+                    f"{path}: expected schema {SCHEMA}, got {schema}; a newer version of the package reads it"
+                )
+            if spin not in get_args(SpinKind):
+                raise FormatError(f"{path}: expected spin {' or '.join(get_args(SpinKind))}, got {spin!r}")
     except BaseException:
         file.close()
         raise
     return file
 
 
-def _attribute(path: Path, file: h5py.File, name: str) -> Any:
-    try:
-        return file.attrs[name]
-    except (KeyError, OSError, RuntimeError) as error:
-        raise FormatError(f"{path}: no attribute {name!r}, so not a data set; see `hybridham convert`") from error
-
-
 def _read_basis(path: Path, file: h5py.File) -> Basis:
-    try:
-        return Basis.from_dict(_read_json(path, file, "basis"))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{path}: the basis cannot be read ({error}); make the data set again") from error
+    entry = _read_mapping(path, file, "basis")
+    with _readable(path, "the basis"):
+        return Basis.from_dict(entry)
 
 
-def _read_json(path: Path, file: h5py.File, name: str) -> Any:
-    try:
-        return json.loads(file[name].asstr()[()])
-    except (KeyError, OSError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{path}: entry {name!r} cannot be read ({error}); make the data set again") from error
+def _read_splits(path: Path, file: h5py.File) -> dict[str, list[str]]:
+    splits = _read_mapping(path, file, "splits")
+    if not all(isinstance(names, list) and all(isinstance(n, str) for n in names) for names in splits.values()):
+        raise FormatError(f"{path}: the splits are no lists of names; make the data set again")
+    return splits
+
+
+def _read_mapping(path: Path, file: h5py.File, name: str) -> dict[str, Any]:
+    """A JSON object that the file holds as text."""
+    with _readable(path, f"entry {name!r}"):
+        content = json.loads(file[name].asstr()[()])
+    if not isinstance(content, dict):
+        raise FormatError(f"{path}: entry {name!r}: expected a JSON object; make the data set again")
+    return content
+
+
+def _word(group: h5py.Group, name: str) -> str:
+    """A text attribute, of fixed length or not."""
+    value = group.attrs[name]
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _atoms(group: h5py.Group) -> Atoms:
-    return Atoms(
-        group["numbers"][()].astype(np.int64), group["positions"][()], cell=group["cell"][()], pbc=group["pbc"][()]
-    )
+    numbers = group["numbers"][()].astype(np.int64)
+    if not ((numbers > 0) & (numbers < len(chemical_symbols))).all():
+        raise ValueError(f"expected atomic numbers, got {numbers.min()} to {numbers.max()}")
+    return Atoms(numbers, group["positions"][()], cell=group["cell"][()], pbc=group["pbc"][()])
 
 
 def _optional(value: float) -> float | None:
@@ -429,15 +463,15 @@ def _extended(path: Path) -> Iterator[h5py.File]:
     before = _identity(path)
     with written_atomically(path) as temporary:
         if before is None:
-            with h5py.File(temporary, "w") as file:
-                file.attrs.update({"format": FORMAT, "schema": SCHEMA, "spin": "none"})
+            with h5py.File(temporary, "w", libver=CHECKED) as file:
+                file.attrs.update({"format": _text(FORMAT), "schema": SCHEMA, "spin": _text("none")})
                 file.create_group("structures")
                 for name, content in {"basis": Basis({}).to_dict(), "splits": {}, "provenance": {}}.items():
                     _write_json(file, name, content)
         else:
             _opened(path).close()
             shutil.copyfile(path, temporary)
-        with h5py.File(temporary, "r+") as file:
+        with h5py.File(temporary, "r+", libver=CHECKED) as file:
             yield file
         if _identity(path) != before:
             raise ValueError(f"{path}: another process has changed it meanwhile; run again")
@@ -452,11 +486,11 @@ def _check(path: Path, file: h5py.File, name: str, system: LCAOSystem) -> None:
         raise ValueError(f"structure {name}: expected a Hamiltonian, got the overlap alone")
     if not len(structures):
         basis = system.basis
-        file.attrs["spin"] = system.spin
+        file.attrs["spin"] = _text(system.spin)
     else:
-        if system.spin != file.attrs["spin"]:
+        if system.spin != _word(file, "spin"):
             raise ValueError(
-                f"structure {name}: spin {system.spin!r}, but {path} holds spin {file.attrs['spin']!r}; "
+                f"structure {name}: spin {system.spin!r}, but {path} holds spin {_word(file, 'spin')!r}; "
                 "use a data set for each"
             )
         known = _read_basis(path, file)
@@ -493,10 +527,10 @@ def _write(file: h5py.File, name: str, system: LCAOSystem, compact: bool) -> Non
         digest.update(f"{key} {array.dtype.str} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     head = {"fermi_level": system.fermi_level, "electrons": system.electrons}
     group.attrs.update({key: math.nan if value is None else value for key, value in head.items()})
-    group.attrs["potential_reference"] = system.potential_reference
-    group.attrs["provenance"] = json.dumps(dict(system.provenance))
+    group.attrs["potential_reference"] = _text(system.potential_reference)
+    group.attrs["provenance"] = _text(json.dumps(dict(system.provenance)))
     digest.update(json.dumps([*head.values(), system.potential_reference]).encode())
-    group.attrs["digest"] = digest.hexdigest()
+    group.attrs["digest"] = _text(digest.hexdigest())
 
 
 def _rounded(values: NDArray, step: float) -> NDArray:
@@ -507,7 +541,12 @@ def _rounded(values: NDArray, step: float) -> NDArray:
     return rounded.view(np.complex64) if is_complex else rounded
 
 
+def _text(text: str) -> NDArray:
+    """Of fixed length: HDF5 keeps others in a heap without checksum, whose damage makes it loop."""
+    return np.array(text.encode(), dtype=h5py.string_dtype("utf-8", len(text.encode())))
+
+
 def _write_json(file: h5py.File, name: str, content: Any) -> None:
     if name in file:
         del file[name]
-    file[name] = json.dumps(content)
+    file[name] = _text(json.dumps(content))

@@ -3,12 +3,14 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import ase_hybridham
 from ase_hybridham.errors import FormatError
 from ase_hybridham.store import DataSet, append_systems, is_data_set, random_splits, set_splits
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList
@@ -330,7 +333,12 @@ DAMAGE = {
     "basis": lambda f: (f.pop("basis"), f.create_dataset("basis", data="{}")),
     "no basis": lambda f: f.pop("basis"),
     "splits": lambda f: (f.pop("splits"), f.create_dataset("splits", data="[")),
+    "splits that are no lists": lambda f: (f.pop("splits"), f.create_dataset("splits", data='{"train": 3}')),
+    "split of nobody": lambda f: (f.pop("splits"), f.create_dataset("splits", data='{"train": ["x"]}')),
+    "provenance": lambda f: (f.pop("provenance"), f.create_dataset("provenance", data="[]")),
     "structures": lambda f: f.pop("structures"),
+    "no group": lambda f: (f.pop("structures"), f.create_dataset("structures", data=1)),
+    "no structure": lambda f: (f["structures"].pop("a"), f["structures"].create_dataset("a", data=1)),
     "pairs": lambda f: f["structures/a"].pop("pairs"),
     "short": lambda f: (f["structures/a"].pop("overlap"), f["structures/a"].create_dataset("overlap", data=[1.0])),
     "attributes": lambda f: f["structures/a"].attrs.pop("electrons"),
@@ -338,6 +346,35 @@ DAMAGE = {
     "spin word": lambda f: f.attrs.update({"spin": "up"}),
     "element": lambda f: f["structures/a/numbers"].write_direct(np.full(4, 99, np.int16)),
 }
+
+
+@pytest.mark.parametrize("what", ["electrons", "fermi_level", "numbers"])
+@pytest.mark.parametrize("ask", [DataSet.atoms, DataSet.fermi_level, DataSet.electrons, DataSet.__getitem__])
+def test_damage_of_a_structure_is_a_format_error_to_whoever_meets_it(mixed_basis, tmp_path, what, ask):
+    path = tmp_path / "data.h5"
+    append_systems(path, [("a", random_system(mixed_basis, 0))])
+    with h5py.File(path, "r+") as file:
+        group = file["structures/a"]
+        group.pop(what, None)
+        group.attrs.pop(what, None)
+    data = DataSet(path)
+    with pytest.raises(KeyError, match="no structure 'b', there are 1"):
+        ask(data, "b")
+    if ask.__name__ in (what, "__getitem__") or (ask.__name__, what) == ("atoms", "numbers"):
+        with pytest.raises(FormatError, match=r"data\.h5: structure a cannot be read"):
+            ask(data, "a")
+    else:
+        ask(data, "a")
+
+
+def test_data_sets_of_hdf5s_old_layout_are_read_and_extended(mixed_basis, tmp_path):
+    path = tmp_path / "data.h5"
+    shutil.copyfile(Path(ase_hybridham.__file__).parent / "data/demo_graphene.h5", path)
+    with DataSet(path) as data:
+        system, name = data[data.names[0]], data.names[0]
+    append_systems(path, [("new", system)])
+    with DataSet(path) as data:
+        assert_same(data["new"], data[name])
 
 
 @pytest.mark.parametrize("case", DAMAGE)

@@ -116,6 +116,30 @@ def test_data_truncated_anywhere(place: Path, capsys, share: float):
         assert err.count("\n") == 1
 
 
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(flips=st.lists(st.tuples(st.floats(0, 0.999999), st.integers(1, 255)), min_size=1, max_size=8))
+def test_data_damaged_anywhere(place: Path, capsys, flips: list[tuple[float, int]]):
+    content = bytearray((place / "data.h5").read_bytes())
+    for share, bits in flips:
+        content[int(share * len(content))] ^= bits
+    (place / "damaged.h5").write_bytes(bytes(content))
+    for words in (
+        ["info", "damaged.h5"],
+        ["bands", "damaged.h5:a", "--npoints", "5", "--kpts", "2", "2", "1", "--json"],
+        ["evaluate", "model.hham", "damaged.h5", "--no-bands"],
+    ):
+        capsys.readouterr()
+        status = cli.main(words)  # what is left whole may be enough
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hybridham ")]
+        assert (status, len(lines)) in ((0, 0), (2, 1))
+
+
+def test_unknown_structure_is_one_line(command_line: Callable, place: Path):
+    status, out, err = command_line("bands", "data.h5:nobody")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "data.h5:nobody: expected one of" in err
+
+
 def test_as_a_process(place: Path):
     """The installed program, with its exit status."""
     program = [sys.executable, "-c", "import sys; from ase_hybridham.cli import main; sys.exit(main())"]
