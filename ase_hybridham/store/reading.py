@@ -1,0 +1,290 @@
+"""Reading a data set, structure by structure, when asked."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast, get_args
+from urllib.parse import quote, unquote
+
+import h5py
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from ase_hybridham.errors import FormatError
+from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList, SpinKind
+from ase_hybridham.system.lcao import PotentialReference
+
+__all__ = ["DataSet", "is_data_set", "names_data_set", "read_structure"]
+
+FORMAT, SCHEMA = "ase_hybridham data set", 1
+SUFFIXES = (".h5", ".hdf5")
+
+
+class DataSet(Mapping[str, LCAOSystem]):
+    """The structures of a data set, read when they are asked for.
+
+    A mapping from name to `LCAOSystem`, names ascending. Use it as a context manager or `close` it. It may be pickled
+    and used in forked workers: each process opens the file for itself.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Raises
+    ------
+    FormatError
+        If the file is missing, not a data set, incomplete, or of a schema this version does not know.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file: h5py.File | None = None
+        self._process = 0
+        file = self._open()
+        self.spin = cast(SpinKind, read_word(file, "spin"))
+        self.basis = read_basis(self.path, file)
+        self.splits = _read_splits(self.path, file)
+        self.provenance: dict[str, Any] = read_mapping(self.path, file, "provenance")
+        with _readable(self.path, "the list of structures"):
+            self.names = sorted(unquote(key) for key in file["structures"])
+        lost = {name for names in self.splits.values() for name in names} - set(self.names)
+        if lost:
+            raise FormatError(f"{self.path}: structure {min(lost)} of its splits is not there; make the data set again")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None, "_process": 0}
+
+    def __enter__(self) -> "DataSet":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; it opens again when something is read."""
+        if self._file is not None and self._process == os.getpid():
+            self._file.close()
+        self._file = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __getitem__(self, name: str) -> LCAOSystem:
+        """The system of one structure, float64.
+
+        Raises
+        ------
+        KeyError
+            If no structure has this name.
+        FormatError
+            If the file is broken there.
+        """
+        with self._read(name) as group:
+            return self._system(group)
+
+    def atoms(self, name: str) -> Atoms:
+        """The structure alone, without reading H and S."""
+        with self._read(name) as group:
+            return _atoms(group)
+
+    def fermi_level(self, name: str) -> float | None:
+        """Fermi level in eV, without reading H and S."""
+        with self._read(name) as group:
+            return _optional(group.attrs["fermi_level"])
+
+    def electrons(self, name: str) -> float | None:
+        """Valence electrons in the cell, without reading H and S."""
+        with self._read(name) as group:
+            return _optional(group.attrs["electrons"])
+
+    def split(self, name: str) -> list[str]:
+        """Names of the structures of a split, e.g. ``"train"``.
+
+        Raises
+        ------
+        ValueError
+            If the data set has no split of this name.
+        """
+        if name not in self.splits:
+            stored = ", ".join(self.splits) or "none"
+            raise ValueError(f"{self.path}: no split {name!r}, stored are {stored}; see `hybridham convert --split`")
+        return list(self.splits[name])
+
+    def content_hash(self) -> str:
+        """Hash of names, structures, H, S and basis as stored; splits and compression do not enter."""
+        digest = hashlib.sha256(json.dumps([self.spin, self.basis.to_dict()], sort_keys=True).encode())
+        for name in self.names:
+            with self._read(name) as group:
+                digest.update(f"{name}\0{read_word(group, 'digest')}\0".encode())
+        return digest.hexdigest()
+
+    def _open(self) -> h5py.File:
+        if self._file is None or self._process != os.getpid():
+            self._file, self._process = opened(self.path), os.getpid()
+        return self._file
+
+    @contextmanager
+    def _read(self, name: str) -> Iterator[h5py.Group]:
+        """The group of a structure; what its damage raises inside becomes a FormatError."""
+        if name not in self.names:
+            shown = ", ".join(self.names[:3]) + (", ..." if len(self) > 3 else "")
+            raise KeyError(f"{self.path}: no structure {name!r}, there are {len(self)} ({shown})")
+        with _readable(self.path, f"structure {name}"):
+            yield self._open()["structures"][quote(name, safe="")]
+
+    def _system(self, group: h5py.Group) -> LCAOSystem:
+        atoms = _atoms(group)
+        table = group["pairs"][()].astype(np.int64)
+        pairs = PairList.from_indices(atoms, table[:, 0], table[:, 1], table[:, 2:])
+        if len(pairs) != len(table):
+            raise ValueError("on-site pairs are missing")
+        spinor = self.spin == "spinor"
+        values = group["hamiltonian"][()].astype(complex if spinor else float, copy=False)
+        overlap = group["overlap"][()].astype(float, copy=False) if "overlap" in group else None
+        return LCAOSystem(
+            atoms,
+            tuple(PairBlocks(pairs, self.basis, row, spinor) for row in values),
+            None if overlap is None else PairBlocks(pairs, self.basis, overlap),
+            spin=self.spin,
+            fermi_level=_optional(group.attrs["fermi_level"]),
+            electrons=_optional(group.attrs["electrons"]),
+            potential_reference=cast(PotentialReference, read_word(group, "potential_reference")),
+            provenance=json.loads(read_word(group, "provenance")),
+        )
+
+
+def is_data_set(path: str | Path) -> bool:
+    """Whether a file is a data set, whole enough to tell."""
+    try:
+        with h5py.File(path) as file:
+            return read_word(file, "format") == FORMAT
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError):
+        return False
+
+
+def names_data_set(source: str | Path) -> bool:
+    """Whether a source is ``data.h5``, ``data.h5:NAME``, or a data set under any other name."""
+    path, _ = _split_source(source)
+    return path.suffix in SUFFIXES or (path.is_file() and is_data_set(path))
+
+
+def read_structure(source: str | Path) -> LCAOSystem:
+    """The system that ``data.h5:NAME`` means, or ``data.h5`` if it holds one structure.
+
+    Raises
+    ------
+    FormatError
+        If the data set cannot be read, or the source does not say which structure is meant.
+    """
+    path, name = _split_source(source)
+    with DataSet(path) as data:
+        if name is None and len(data) == 1:
+            name = data.names[0]
+        if name is None or name not in data:
+            known = ", ".join(f"{path}:{known}" for known in data.names[:3])
+            raise FormatError(f"{source}: expected one of {len(data)} structures, e.g. {known}")
+        return data[name]
+
+
+def _split_source(source: str | Path) -> tuple[Path, str | None]:
+    """A path, and the name of a structure after a colon."""
+    source = str(source)
+    if not Path(source).exists():
+        for suffix in SUFFIXES:
+            path, colon, name = source.partition(f"{suffix}:")
+            if colon and name:
+                return Path(path + suffix), name
+    return Path(source), None
+
+
+@contextmanager
+def _readable(path: Path, what: str) -> Iterator[None]:
+    """Whatever HDF5 and what reads its content raise on damage is a FormatError that names the file."""
+    try:
+        yield
+    except FormatError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
+        raise FormatError(f"{path}: {what} cannot be read ({error}); copy or make the data set again") from error
+
+
+def opened(path: Path) -> h5py.File:
+    """The open file, known to be a data set of our schema."""
+    try:
+        file = h5py.File(path)
+    except FileNotFoundError:
+        raise FormatError(f"{path}: no such file") from None
+    except (OSError, RuntimeError) as error:
+        raise FormatError(f"{path}: not a complete HDF5 file ({error}); copy or make it again") from error
+    try:
+        with _readable(path, "its head"):
+            if (
+                "format" not in file.attrs
+                or read_word(file, "format") != FORMAT
+                or not isinstance(file.get("structures"), h5py.Group)
+            ):
+                raise FormatError(f"{path}: an HDF5 file, but not a data set; make one with `hybridham convert`")
+            schema, spin = int(file.attrs["schema"]), read_word(file, "spin")
+            if schema != SCHEMA:
+                raise FormatError(
+                    f"{path}: expected schema {SCHEMA}, got {schema}; a newer version of the package reads it"
+                )
+            if spin not in get_args(SpinKind):
+                raise FormatError(f"{path}: expected spin {' or '.join(get_args(SpinKind))}, got {spin!r}")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_basis(path: Path, file: h5py.File) -> Basis:
+    entry = read_mapping(path, file, "basis")
+    with _readable(path, "the basis"):
+        return Basis.from_dict(entry)
+
+
+def _read_splits(path: Path, file: h5py.File) -> dict[str, list[str]]:
+    splits = read_mapping(path, file, "splits")
+    if not all(isinstance(names, list) and all(isinstance(n, str) for n in names) for names in splits.values()):
+        raise FormatError(f"{path}: the splits are no lists of names; make the data set again")
+    return splits
+
+
+def read_mapping(path: Path, file: h5py.File, name: str) -> dict[str, Any]:
+    """A JSON object that the file holds as text."""
+    with _readable(path, f"entry {name!r}"):
+        content = json.loads(file[name].asstr()[()])
+    if not isinstance(content, dict):
+        raise FormatError(f"{path}: entry {name!r}: expected a JSON object; make the data set again")
+    return content
+
+
+def read_word(group: h5py.Group, name: str) -> str:
+    """A text attribute, of fixed length or not."""
+    value = group.attrs[name]
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _atoms(group: h5py.Group) -> Atoms:
+    numbers = group["numbers"][()].astype(np.int64)
+    if not ((numbers > 0) & (numbers < len(chemical_symbols))).all():
+        raise ValueError(f"expected atomic numbers, got {numbers.min()} to {numbers.max()}")
+    return Atoms(numbers, group["positions"][()], cell=group["cell"][()], pbc=group["pbc"][()])
+
+
+def _optional(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
