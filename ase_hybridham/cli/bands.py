@@ -89,7 +89,9 @@ def run(args: argparse.Namespace) -> int:
             "aligned_mean_eV": error.aligned_mean,
             "window_eV": args.window,
         }
-        result |= {"aligned_at": error.aligned_at, "reference_fermi_eV": theirs.reference, "states": error.n_states}
+        at_valence: dict[str, Any] = {"max_eV": error.valence_max, "mean_eV": error.valence_mean}
+        result["valence_aligned"] = None if error.valence_max is None else at_valence
+        result |= {"reference_fermi_eV": theirs.reference, "states": error.n_states}
     result |= {"fermi_eV": level, "fermi_from": level_from, "electrons": system.electrons}
     output = args.output or (None if args.json else Path(DEFAULT_OUTPUT))
     if output is not None:
@@ -277,7 +279,7 @@ def _draw(
     from ase_hybridham.plot import plot_bands, save_figure
 
     zero = r"E_\mathrm{F}"
-    if theirs is not None and error is not None and error.aligned_at == "valence maximum":
+    if theirs is not None and error is not None and error.valence_max is not None:
         # in a gap the level lies anywhere: put the two valence maxima on each other
         filled = theirs.energies <= theirs.reference
         zero = r"E_\mathrm{VBM}"
@@ -314,11 +316,13 @@ def _summary(result: dict[str, Any], ours: "BandStructure") -> str:
         error = result["reference"]
         window = f"within {error['window_eV']:g} eV of E_F" if error["window_eV"] else "all bands"
         lines.append(f"difference to the reference, {window}, {result['states']} states, eV:")
-        lines.append(f"  as they are              max {error['max_eV']:.3e}  mean {error['mean_eV']:.3e}")
-        place = (
-            f"{result['aligned_at']}s aligned" if result["aligned_at"] == "fermi level" else "valence maxima aligned"
-        )
-        lines.append(f"  {place:24s} max {error['aligned_max_eV']:.3e}  mean {error['aligned_mean_eV']:.3e}")
+        rows = [
+            ("as they are", error["max_eV"], error["mean_eV"]),
+            ("Fermi levels aligned", error["aligned_max_eV"], error["aligned_mean_eV"]),
+        ]
+        if valence := result["valence_aligned"]:
+            rows.append(("valence maxima aligned", valence["max_eV"], valence["mean_eV"]))
+        lines += [f"  {place:24s} max {largest:.3e}  mean {mean:.3e}" for place, largest, mean in rows]
     if "output" in result:
         lines.append(f"picture: {result['output']}")
     return "\n".join(lines)

@@ -195,8 +195,8 @@ def _table(result: "Evaluation") -> str:
     lines = [table(result), "", head]
     for row in result.structures:
         error, band = row.hamiltonian["hybrid"], row.bands["hybrid"]
-        figures = f"{error.mae:9.3f}{1e3 * band.aligned_mean:14.1f}{1e3 * band.aligned_max:10.1f}"
-        lines.append(f"{row.name:>28}{figures}  {band.aligned_at}")
+        largest, mean, place = band.aligned
+        lines.append(f"{row.name:>28}{error.mae:9.3f}{1e3 * mean:14.1f}{1e3 * largest:10.1f}  {place}")
     return "\n".join(lines)
 
 

@@ -1,7 +1,6 @@
 """Bands along a path, and how far two sets of bands are apart."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from ase import Atoms
@@ -84,8 +83,10 @@ class BandError:
     max, mean : float
         Largest and mean |predicted - reference| with both on their own zero of energy.
     aligned_max, aligned_mean : float
-        The same after the energies called `aligned_at` were put on each other.
-    aligned_at : str
+        The same with the Fermi levels put on each other.
+    valence_max, valence_mean : float or None
+        The same with the valence maxima put on each other, if the reference has a gap at these k-points: the place of
+        the Fermi level in it means nothing.
     n_states : int
         States compared.
     """
@@ -94,8 +95,16 @@ class BandError:
     mean: float
     aligned_max: float
     aligned_mean: float
-    aligned_at: Literal["fermi level", "valence maximum"]
+    valence_max: float | None
+    valence_mean: float | None
     n_states: int
+
+    @property
+    def aligned(self) -> tuple[float, float, str]:
+        """Largest and mean difference, and at what: valence maxima where there is a gap, else Fermi levels."""
+        if self.valence_max is None or self.valence_mean is None:
+            return self.aligned_max, self.aligned_mean, "fermi level"
+        return self.valence_max, self.valence_mean, "valence maximum"
 
 
 def band_error(
@@ -108,8 +117,7 @@ def band_error(
 ) -> BandError:
     """Error of predicted bands at the same k-points, over the states near the reference's Fermi level.
 
-    Bands are compared by their number. If the reference has a gap at its Fermi level at these k-points,
-    the place of the level in it means nothing and the valence maxima are put on each other instead.
+    Bands are compared by their number.
 
     Parameters
     ----------
@@ -137,14 +145,12 @@ def band_error(
     # a gap is there if every k-point of a spin has the same number of filled bands
     gapped = bool((filled.sum(axis=2) == filled.sum(axis=2)[:, :1]).all() and filled.any() and not filled.all())
     gapped = gapped and float(theirs[~filled].min() - theirs[filled].max()) > GAP
-    shift = ours[filled].max() - theirs[filled].max() if gapped else predicted_level - reference_level
-    plain: NDArray = np.abs(ours - theirs)[counted]
-    aligned: NDArray = np.abs(ours - shift - theirs)[counted]
-    return BandError(
-        float(plain.max()),
-        float(plain.mean()),
-        float(aligned.max()),
-        float(aligned.mean()),
-        "valence maximum" if gapped else "fermi level",
-        int(counted.sum()),
-    )
+
+    def after(shift: float) -> tuple[float, float]:
+        difference: NDArray = np.abs(ours - shift - theirs)[counted]
+        return float(difference.max()), float(difference.mean())
+
+    largest, mean = after(0.0)
+    aligned_max, aligned_mean = after(predicted_level - reference_level)
+    valence_max, valence_mean = after(ours[filled].max() - theirs[filled].max()) if gapped else (None, None)
+    return BandError(largest, mean, aligned_max, aligned_mean, valence_max, valence_mean, int(counted.sum()))

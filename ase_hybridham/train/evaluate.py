@@ -81,7 +81,7 @@ class Evaluation:
     def band_mean(self, stage: Stage, *, aligned: bool = False) -> float | None:
         """Mean band error in the window, meV; None where no bands were compared."""
         errors = [s.bands[stage] for s in self.structures if stage in s.bands]
-        return 1e3 * float(np.mean([e.aligned_mean if aligned else e.mean for e in errors])) if errors else None
+        return 1e3 * float(np.mean([e.aligned[1] if aligned else e.mean for e in errors])) if errors else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -36,9 +36,9 @@ class Remembers:
     """Stands in for a network: predicts the DFT Hamiltonian of graphene, moved by a constant times S."""
 
     potential_reference = "openmx"
-    provenance = {"trained": "by heart"}  # noqa: RUF012
 
     def __init__(self, folder, shift: float) -> None:
+        self.provenance = {"trained": "by heart"}
         system = read_deeph(folder)
         self.h = system.hamiltonian[0] + shift * system.overlap
         shells = system.basis["C"].shells

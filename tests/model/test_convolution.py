@@ -154,7 +154,10 @@ def test_every_equivariant_map_is_a_product(o3):
 
 def test_envelope_ends_with_two_vanishing_derivatives():
     reach = torch.tensor([4.0], dtype=torch.float64)
-    at = lambda d: float(smooth_envelope(torch.tensor([d], dtype=torch.float64), reach))  # noqa: E731
+
+    def at(distance: float) -> float:
+        return float(smooth_envelope(torch.tensor([distance], dtype=torch.float64), reach))
+
     assert at(0.0) == 1.0
     assert at(4.0) == at(7.0) == 0.0
     values = [at(d) for d in np.linspace(0, 4, 50)]

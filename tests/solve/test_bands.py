@@ -57,27 +57,30 @@ def test_error_of_a_rigid_shift_vanishes_when_aligned():
     error = band_error(reference, reference + 0.2, reference_level=0.0, predicted_level=0.2)
     assert (error.max, error.mean) == (pytest.approx(0.2), pytest.approx(0.2))
     assert error.aligned_max == pytest.approx(0, abs=1e-12)
-    assert error.aligned_at == "valence maximum"
+    assert error.aligned[2] == "valence maximum"
     assert error.n_states == 33
 
 
 def test_gapped_bands_align_wherever_the_levels_are_in_their_gaps():
     reference = rigid_bands()
     error = band_error(reference, reference + 0.2, reference_level=-0.9, predicted_level=1.1)
-    assert error.aligned_max == pytest.approx(0, abs=1e-12)
+    assert error.valence_max == pytest.approx(0, abs=1e-12)
+    assert error.aligned == (error.valence_max, error.valence_mean, "valence maximum")
+    assert error.aligned_mean == pytest.approx(1.8)  # Fermi levels in gaps say little
 
 
 def test_metallic_bands_align_at_their_fermi_levels():
     reference = rigid_bands()
     error = band_error(reference, reference + 0.2, reference_level=1.5, predicted_level=1.75)
-    assert error.aligned_at == "fermi level"
+    assert error.valence_max is error.valence_mean is None
+    assert error.aligned == (error.aligned_max, error.aligned_mean, "fermi level")
     assert error.aligned_mean == pytest.approx(0.05)
 
 
 def test_a_gap_too_small_to_mean_anything_does_not_decide_the_alignment():
     reference = np.broadcast_to([-1.0, -0.98, 2.0], (1, 11, 3))
     error = band_error(reference, reference + 0.2, reference_level=-0.99, predicted_level=-0.74)
-    assert error.aligned_at == "fermi level"
+    assert error.aligned[2] == "fermi level"
 
 
 def test_window_counts_the_references_states_around_its_level():
