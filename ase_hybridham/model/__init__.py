@@ -11,8 +11,9 @@ from ase_hybridham.model.checkpoint import (
 )
 from ase_hybridham.model.config import ModelConfig, Stage1Config, Stage2Config
 from ase_hybridham.model.equivariant import Stage1, Stage1Output
-from ase_hybridham.model.graph import PairGraph, Vocabulary, blocks_from_components, turn_components
+from ase_hybridham.model.graph import PairGraph, blocks_from_components, turn_components
 from ase_hybridham.model.targets import TargetScale
+from ase_hybridham.model.vocabulary import Vocabulary
 
 __all__ = [
     "Cascade",

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from ase_hybridham.model.config import ModelConfig
 from ase_hybridham.model.equivariant import Stage1, Stage1Output
 from ase_hybridham.model.frames import EdgeFrame, GlobalFrame
-from ase_hybridham.model.graph import PairGraph, Vocabulary, blocks_from_components, row_types
+from ase_hybridham.model.graph import PairGraph, blocks_from_components
 from ase_hybridham.model.layout import FeatureLayout
+from ase_hybridham.model.linear import row_types
 from ase_hybridham.model.targets import TargetScale
 from ase_hybridham.model.transformer import GraphTransformer
+from ase_hybridham.model.vocabulary import Vocabulary
 from ase_hybridham.system import Basis, PairBlocks, PairList
 
 __all__ = ["Cascade", "Domain", "Stage", "Stage2"]

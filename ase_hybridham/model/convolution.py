@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ase_hybridham.model.layout import Components, DegreeLinear, FeatureLayout, OrderLinear
+from ase_hybridham.model.layout import Components, FeatureLayout
+from ase_hybridham.model.linear import DegreeLinear, OrderLinear
 from ase_hybridham.symmetry import polar_coupling
 
 __all__ = ["Convolution", "GaussianBasis", "LocalNorm", "RadialNetwork", "product_matrices", "smooth_envelope"]

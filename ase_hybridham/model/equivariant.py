@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 from ase_hybridham.model.config import Stage1Config
 from ase_hybridham.model.convolution import Convolution, GaussianBasis, LocalNorm, smooth_envelope
-from ase_hybridham.model.graph import EdgeFrames, PairGraph, Vocabulary, row_types
-from ase_hybridham.model.layout import DegreeLinear, FeatureLayout, OrderLinear, RowTypes, Typed
+from ase_hybridham.model.edgeframes import EdgeFrames
+from ase_hybridham.model.graph import PairGraph
+from ase_hybridham.model.layout import FeatureLayout
+from ase_hybridham.model.linear import DegreeLinear, OrderLinear, RowTypes, Typed, row_types
 from ase_hybridham.model.readout import HermitianReadout
+from ase_hybridham.model.vocabulary import Vocabulary
 
 __all__ = ["Stage1", "Stage1Output"]
 

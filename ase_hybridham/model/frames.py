@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ase_hybridham.model.config import Stage2Config
+from ase_hybridham.model.edgeframes import EdgeFrames
 from ase_hybridham.model.equivariant import Stage1Output
-from ase_hybridham.model.graph import EdgeFrames, PairGraph, Vocabulary, row_types, turn_components
-from ase_hybridham.model.layout import Components, DegreeLinear, FeatureLayout, OrderLinear, RowTypes, by_type
+from ase_hybridham.model.graph import PairGraph, turn_components
+from ase_hybridham.model.layout import Components, FeatureLayout
+from ase_hybridham.model.linear import DegreeLinear, OrderLinear, RowTypes, by_type, row_types
 from ase_hybridham.model.readout import HermitianReadout
+from ase_hybridham.model.vocabulary import Vocabulary
 from ase_hybridham.symmetry import reverse_sign
 
 __all__ = ["EdgeFrame", "Frame", "GlobalFrame"]

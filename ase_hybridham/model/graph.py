@@ -4,112 +4,20 @@ Edges are sorted by i. Every edge has its own frame, whose z axis is the edge; t
 frame, where the network works.
 """
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Data
 
-from ase_hybridham.errors import CheckpointError
-from ase_hybridham.model.layout import FeatureLayout, RowTypes, TargetLayout
-from ase_hybridham.symmetry import DirectSum, alignment_matrices, reverse_sign
-from ase_hybridham.system import Basis, PairBlocks, PairList
+from ase_hybridham.model.edgeframes import EdgeFrames
+from ase_hybridham.model.vocabulary import Vocabulary
+from ase_hybridham.symmetry import DirectSum, alignment_matrices
+from ase_hybridham.system import PairBlocks, PairList
 
-__all__ = ["EdgeFrames", "PairGraph", "Vocabulary", "blocks_from_components", "row_types", "turn_components"]
-
-
-class Vocabulary:
-    """What the network's outputs mean: elements, pairs of elements, their direct sums.
-
-    Parameters
-    ----------
-    basis : Basis
-        Of the training set; its elements are the species, in order of atomic number.
-    """
-
-    def __init__(self, basis: Basis) -> None:
-        self.basis = basis
-        self.numbers = basis.numbers
-        self.species = {z: s for s, z in enumerate(self.numbers)}
-        # element pair t = n_species * species of i + species of j
-        self.element_pairs = [(a, b) for a in self.numbers for b in self.numbers]
-        self.targets = [TargetLayout(DirectSum(basis[a].degrees, basis[b].degrees)) for a, b in self.element_pairs]
-        self.size = max(target.direct_sum.size for target in self.targets)
-        self.lmax = max(target.lmax for target in self.targets)
-
-    @property
-    def n_species(self) -> int:
-        """Number of elements."""
-        return len(self.numbers)
-
-    @property
-    def n_pairs(self) -> int:
-        """Number of ordered pairs of elements."""
-        return len(self.element_pairs)
-
-    def onsite_pair(self, species: int) -> int:
-        """Element pair of an atom with itself."""
-        return species * (self.n_species + 1)
-
-    def reverse_pair(self, t: int) -> int:
-        """Element pair (b, a) of element pair t = (a, b)."""
-        return t % self.n_species * self.n_species + t // self.n_species
-
-    def pair_reach(self, reach: float) -> Tensor:
-        """Where messages end for every element pair, angstrom, float64: where its pairs end, at most at `reach`."""
-        radii = [self.basis[z].cutoff or np.inf for z in self.numbers]
-        return torch.tensor([[min(reach, a + b) for b in radii] for a in radii], dtype=torch.float64).ravel()
-
-    def species_of(self, numbers: NDArray) -> NDArray[np.int64]:
-        """Species of atomic numbers.
-
-        Raises
-        ------
-        CheckpointError
-            If the network does not know an element.
-        """
-        unknown = sorted(set(numbers.tolist()) - set(self.numbers))
-        if unknown:
-            known = ", ".join(chemical_symbols[z] for z in self.numbers)
-            raise CheckpointError(
-                f"model: trained for {known}, the structure has {chemical_symbols[unknown[0]]}; "
-                "train on data with that element"
-            )
-        return np.array([self.species[int(z)] for z in numbers], dtype=np.int64)
-
-    @cached_property
-    def partner(self) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-        """For every element pair, index and sign that take the reverse edge's components (in its frame) to this one's.
-
-        Padded to `size`; h_ij = (-1)^(l1+l2+L) S[L, m] h_ji with S of `reverse_sign`.
-        """
-        flips = reverse_sign(self.lmax)
-        out = []
-        for target in self.targets:
-            reverse = DirectSum(target.direct_sum.columns, target.direct_sum.rows)
-            index, sign = reverse.partner()
-            flip = np.array(
-                [flips[L][L + m] for L, m in zip(target.direct_sum.degree, target.direct_sum.order, strict=True)]
-            )
-            out.append((_padded(index, self.size, np.int64), _padded(sign * flip, self.size, np.float64)))
-        return out
-
-    @cached_property
-    def onsite_partner(self) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-        """For every species, index and sign of the transposed on-site block."""
-        out = []
-        for s in range(self.n_species):
-            index, sign = self.targets[self.onsite_pair(s)].direct_sum.partner()
-            out.append((_padded(index, self.size, np.int64), _padded(sign, self.size, np.float64)))
-        return out
-
-
-def _padded(values: NDArray, size: int, dtype: Any) -> NDArray:
-    return np.concatenate([values, np.zeros(size - len(values))]).astype(dtype)
+__all__ = ["PairGraph", "blocks_from_components", "turn_components"]
 
 
 class PairGraph(Data):
@@ -208,97 +116,3 @@ def blocks_from_components(nodes: Tensor, edges: Tensor, pairs: PairList, vocabu
         lab = turn_components(picked, direct_sum, [frame[rows] for frame in frames], back=True)
         groups[elements] = direct_sum.to_blocks(lab.numpy())
     return PairBlocks.from_groups(pairs, vocabulary.basis, groups)
-
-
-class EdgeFrames:
-    """Turns node features into the frames of their edges and sums messages back.
-
-    The edges of a node are padded to the largest number of neighbors, so that turning is one matrix product
-    per l and node (shape (neighbors (2l+1), 2l+1)) instead of thousands of tiny ones.
-
-    Parameters
-    ----------
-    alignments : list of tensors, shape (E, 2l+1, 2l+1), l = 1 .. lmax
-    center : LongTensor, shape (E,)
-        i, ascending.
-    reverse : LongTensor, shape (E,)
-    n_nodes : int
-    """
-
-    def __init__(self, alignments: list[Tensor], center: Tensor, reverse: Tensor, n_nodes: int) -> None:
-        degree = torch.bincount(center, minlength=n_nodes)
-        self.n_nodes, self.n_edges, self.reverse = n_nodes, len(center), reverse
-        self.width = int(degree.max()) if len(center) else 0
-        self.dense = self.n_edges == n_nodes * self.width
-        first = torch.cumsum(degree, 0) - degree
-        self.slot = center * self.width + torch.arange(len(center), device=center.device) - first[center]
-        self.by_edge = alignments
-        self.alignments = [self._pad(a.flatten(1)).view(n_nodes, -1, a.shape[-1]) for a in alignments]
-        self.signs: dict[FeatureLayout, Tensor] = {}
-        self.indices: dict[FeatureLayout, tuple[Tensor, Tensor]] = {}
-
-    def _pad(self, rows: Tensor) -> Tensor:
-        """(E, n) -> (n_nodes, width, n), zeros where a node has fewer edges."""
-        if not self.dense:
-            rows = rows.new_zeros(self.n_nodes * self.width, rows.shape[1]).index_copy(0, self.slot, rows)
-        return rows.view(self.n_nodes, self.width, rows.shape[1])
-
-    def _index(self, layout: FeatureLayout, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Edge row -> lab row of components, and back."""
-        if layout not in self.indices:
-            to_lab = torch.from_numpy(layout.edge_to_lab).to(device)
-            self.indices[layout] = (to_lab, torch.argsort(to_lab))
-        return self.indices[layout]
-
-    def into(self, nodes: Tensor, layout: FeatureLayout) -> Tensor:
-        """Features of atom i in the frame of every edge, (N, size) -> (E, size)."""
-        _, to_edge = self._index(layout, nodes.device)
-        parts = []
-        for l, part in enumerate(nodes.split(layout.widths, dim=1)):
-            if l == 0:
-                parts.append(part[:, None].expand(-1, self.width, -1))
-            else:
-                turned = torch.bmm(self.alignments[l - 1], part.unflatten(1, (2 * l + 1, -1)))
-                parts.append(turned.view(self.n_nodes, self.width, layout.widths[l]))
-        out = torch.cat(parts, dim=2).flatten(0, 1)
-        if not self.dense:
-            out = out.index_select(0, self.slot)
-        return out.index_select(1, to_edge)
-
-    def partner(self, turned: Tensor, layout: FeatureLayout) -> Tensor:
-        """Features of atom j in the frame of every edge, from `into`: D(ij) = S D(ji)."""
-        if layout not in self.signs:
-            flips = reverse_sign(layout.lmax)
-            degree = layout.channel_degree[layout.edge.channel]
-            sign = [flips[l][l + m] for l, m in zip(degree, layout.edge.order, strict=True)]
-            self.signs[layout] = torch.tensor(sign, dtype=turned.dtype, device=turned.device)
-        return turned.index_select(0, self.reverse) * self.signs[layout]
-
-    def to_lab(self, rows: Tensor, layout: FeatureLayout) -> Tensor:
-        """Features of edges in the lab, (E, size) -> (E, size)."""
-        to_lab, _ = self._index(layout, rows.device)
-        parts = list(rows.index_select(1, to_lab).split(layout.widths, dim=1))
-        for l, mul in enumerate(layout.multiplicities[1:], start=1):
-            columns = parts[l].unflatten(1, (2 * l + 1, mul))
-            parts[l] = torch.bmm(self.by_edge[l - 1].transpose(1, 2), columns).flatten(1)
-        return torch.cat(parts, dim=1)
-
-    def sum_out(self, messages: Tensor, layout: FeatureLayout) -> Tensor:
-        """Sum over the edges of every node of messages turned back to the lab, (E, size) -> (N, size)."""
-        to_lab, _ = self._index(layout, messages.device)
-        padded = self._pad(messages.index_select(1, to_lab))
-        parts = []
-        for l, part in enumerate(padded.split(layout.widths, dim=2)):
-            if l == 0:
-                parts.append(part.sum(1))
-            else:
-                columns = part.reshape(self.n_nodes, self.width * (2 * l + 1), layout.multiplicities[l])
-                parts.append(torch.bmm(self.alignments[l - 1].transpose(1, 2), columns).flatten(1))
-        return torch.cat(parts, dim=1)
-
-
-def row_types(types: Tensor, n_types: int) -> RowTypes:
-    """Rows of every type that occurs; with no rows at all they count as of type 0."""
-    if n_types == 1 or not len(types):
-        return [(0, None)]
-    return [(int(t), torch.nonzero(types == t).ravel()) for t in torch.unique(types)]

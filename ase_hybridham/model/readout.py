@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ase_hybridham.model.graph import Vocabulary
-from ase_hybridham.model.layout import RowTypes, by_type
+from ase_hybridham.model.linear import RowTypes, by_type
+from ase_hybridham.model.vocabulary import Vocabulary
 
 __all__ = ["HermitianReadout"]
 

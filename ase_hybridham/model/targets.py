@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor, nn
 
-from ase_hybridham.model.graph import PairGraph, Vocabulary, row_types
+from ase_hybridham.model.graph import PairGraph
+from ase_hybridham.model.linear import row_types
+from ase_hybridham.model.vocabulary import Vocabulary
 from ase_hybridham.symmetry import DirectSum
 from ase_hybridham.system import PairList
 

@@ -10,7 +10,8 @@ from torch_geometric.utils import scatter, softmax
 
 from ase_hybridham.model.config import Stage2Config
 from ase_hybridham.model.convolution import GaussianBasis, smooth_envelope
-from ase_hybridham.model.graph import PairGraph, Vocabulary
+from ase_hybridham.model.graph import PairGraph
+from ase_hybridham.model.vocabulary import Vocabulary
 
 __all__ = ["DensityInvariants", "GraphTransformer", "TupleInvariants"]
 

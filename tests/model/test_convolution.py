@@ -14,7 +14,8 @@ from ase_hybridham.model.convolution import (
     product_matrices,
     smooth_envelope,
 )
-from ase_hybridham.model.layout import FeatureLayout, OrderLinear
+from ase_hybridham.model.layout import FeatureLayout
+from ase_hybridham.model.linear import OrderLinear
 from ase_hybridham.symmetry import alignment_matrices
 from tests.model.test_layout import MIRROR, about_edge, rows_of, turn_edge, turn_lab
 

@@ -9,8 +9,8 @@ from torch_geometric.data import Batch
 
 from ase_hybridham.errors import CheckpointError
 from ase_hybridham.model import PairGraph, Vocabulary, blocks_from_components, turn_components
-from ase_hybridham.model.graph import row_types
 from ase_hybridham.model.layout import FeatureLayout
+from ase_hybridham.model.linear import row_types
 from ase_hybridham.symmetry import alignment_matrices, rotate_blocks
 from ase_hybridham.system import AtomBasis, Basis, PairBlocks, PairList
 from tests.model.networks import MIXED, random_hamiltonian, structure

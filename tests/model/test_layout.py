@@ -7,7 +7,9 @@ from scipy.spatial.transform import Rotation
 
 from ase_hybridham.model import ModelConfig
 from ase_hybridham.model.config import Stage1Config, parse_irreps
-from ase_hybridham.model.layout import DegreeLinear, FeatureLayout, OrderLinear, TargetLayout, Typed, by_type
+from ase_hybridham.model.layout import FeatureLayout
+from ase_hybridham.model.linear import DegreeLinear, OrderLinear, Typed, by_type
+from ase_hybridham.model.vocabulary import TargetLayout
 from ase_hybridham.symmetry import DirectSum, wigner_D
 
 INPUTS = [FeatureLayout((5, 3, 2, 1)), FeatureLayout((2, 4)), FeatureLayout((3, 1, 1, 2))]
