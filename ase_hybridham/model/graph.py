@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 
 from ase_hybridham.model.edgeframes import EdgeFrames
 from ase_hybridham.model.vocabulary import Vocabulary
-from ase_hybridham.symmetry import DirectSum, alignment_matrices
+from ase_hybridham.symmetry import AnyDirectSum, alignment_matrices
 from ase_hybridham.system import PairBlocks, PairList
 
 __all__ = ["PairGraph", "blocks_from_components", "turn_components"]
@@ -75,10 +75,10 @@ class PairGraph(Data):
         ]  # self pairs: the lab
         values = torch.zeros(len(pairs), vocabulary.size, dtype=torch.float64)
         for elements, rows, blocks in hamiltonian.groups():
-            direct_sum = DirectSum(vocabulary.basis[elements[0]].degrees, vocabulary.basis[elements[1]].degrees)
-            values[rows, : direct_sum.size] = turn_components(
-                torch.from_numpy(direct_sum.to_sum(blocks)), direct_sum, [frame[rows] for frame in frames]
-            )
+            direct_sum = vocabulary.direct_sum(elements)
+            components = torch.from_numpy(np.ascontiguousarray(direct_sum.to_sum(blocks).real))
+            turned = turn_components(components, direct_sum, [frame[rows] for frame in frames])
+            values[rows, : direct_sum.size] = turned
         graph.node_target = values[pairs.onsite].to(dtype)
         graph.edge_target = values[pairs.hopping].to(dtype)
         return graph
@@ -89,7 +89,9 @@ class PairGraph(Data):
         return EdgeFrames(alignments, self.edge_index[0], self.reverse, self.num_nodes)
 
 
-def turn_components(components: Tensor, direct_sum: DirectSum, frames: list[Tensor], *, back: bool = False) -> Tensor:
+def turn_components(
+    components: Tensor, direct_sum: AnyDirectSum, frames: list[Tensor], *, back: bool = False
+) -> Tensor:
     """Direct-sum components, shape (E, size), of the lab in the frames (or back), L by L.
 
     `frames` are matrices of shape (E, 2L+1, 2L+1) for L = 0, 1, ...
@@ -111,8 +113,8 @@ def blocks_from_components(nodes: Tensor, edges: Tensor, pairs: PairList, vocabu
     frames = [torch.from_numpy(f) for f in alignment_matrices(pairs.vectors, vocabulary.lmax)]
     groups: dict[tuple[int, int], NDArray] = {}
     for elements, rows in pairs.element_groups.items():
-        direct_sum = DirectSum(vocabulary.basis[elements[0]].degrees, vocabulary.basis[elements[1]].degrees)
+        direct_sum = vocabulary.direct_sum(elements)
         picked = components[rows, : direct_sum.size]
         lab = turn_components(picked, direct_sum, [frame[rows] for frame in frames], back=True)
         groups[elements] = direct_sum.to_blocks(lab.numpy())
-    return PairBlocks.from_groups(pairs, vocabulary.basis, groups)
+    return PairBlocks.from_groups(pairs, vocabulary.basis, groups, spinor=vocabulary.spin == "spinor")

@@ -1,4 +1,4 @@
-"""From features to direct-sum components: per element and element pair, Hermitian by construction."""
+"""From features to direct-sum components: per element and element pair, Hermitian by construction if wanted."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ __all__ = ["HermitianReadout"]
 
 
 class HermitianReadout(nn.Module):
-    """Maps of features, placed in the direct sum, averaged with the reverse pair.
+    """Maps of features, placed in the direct sum, averaged with the reverse pair (unless `hermitian` is False).
 
     Parameters
     ----------
@@ -20,11 +20,21 @@ class HermitianReadout(nn.Module):
         One per species and one per element pair; outputs as `TargetLayout` orders them.
     ordered : bool
         False if the maps give the components of the direct sum as they are, zero-padded.
+    hermitian : bool
+        False leaves the reverse pairs independent of each other, as networks of other programs have them.
     """
 
-    def __init__(self, vocabulary: Vocabulary, node_maps: list, edge_maps: list, *, ordered: bool = True) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        node_maps: list,
+        edge_maps: list,
+        *,
+        ordered: bool = True,
+        hermitian: bool = True,
+    ) -> None:
         super().__init__()
-        self.ordered = ordered
+        self.ordered, self.hermitian = ordered, hermitian
         self.node_maps, self.edge_maps = nn.ModuleList(node_maps), nn.ModuleList(edge_maps)
         onsite = [vocabulary.targets[vocabulary.onsite_pair(s)] for s in range(vocabulary.n_species)]
         self.size = vocabulary.size
@@ -50,6 +60,8 @@ class HermitianReadout(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Components of on-site blocks (N, size) and hoppings (E, size, in their frames), zero-padded."""
         placed = self.place(node, edge, species, element_pairs)
+        if not self.hermitian:
+            return placed
         return self.symmetrize(*placed, species, element_pairs, reverse)
 
     def place(

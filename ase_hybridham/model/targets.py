@@ -1,7 +1,7 @@
 """Scales of the targets: what the network need not learn.
 
 Hoppings: h_c(d) = mean_c(d) + sigma_c(d) * output per element pair, part of the direct sum and |m|, smooth
-in the distance d; only natural m = 0 components have a mean. On-site blocks: a mean for L = 0 and one
+in the distance d; only natural m = 0 components have a mean. On-site blocks: a mean for scalars and one
 standard deviation per part. Neither depends on the orientation. Unscaled, on-site blocks and nearest
 neighbors would dominate the loss.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ase_hybridham.model.graph import PairGraph
 from ase_hybridham.model.linear import row_types
 from ase_hybridham.model.vocabulary import Vocabulary
-from ase_hybridham.symmetry import DirectSum
+from ase_hybridham.symmetry import AnyDirectSum
 from ase_hybridham.system import PairList
 
 __all__ = ["TargetScale"]
@@ -135,7 +135,7 @@ class TargetScale(nn.Module):
         size = direct_sum.size
         mean, sigma = np.zeros(self.vocabulary.size), np.full(self.vocabulary.size, FLOOR)
         if centered:
-            mean[:size] = np.where(direct_sum.degree == 0, values[:, :size].mean(0), 0.0)
+            mean[:size] = np.where(direct_sum.natural & (direct_sum.degree == 0), values[:, :size].mean(0), 0.0)
         square = ((values[:, :size] - mean[:size]) ** 2).mean(0)
         for part in direct_sum.parts:  # over m too: a scale per m would not be invariant
             sigma[part.components] = max(np.sqrt(square[part.components].mean()), FLOOR)
@@ -199,7 +199,7 @@ def _bins(distance: NDArray) -> list[NDArray]:
 
 
 def _log_sigma(
-    distance: NDArray, values: NDArray, bins: list[NDArray], direct_sum: DirectSum
+    distance: NDArray, values: NDArray, bins: list[NDArray], direct_sum: AnyDirectSum
 ) -> tuple[NDArray, NDArray]:
     """Knots and cubic coefficients (n_knots, 4, size) of log sigma, one sigma per part and |m|."""
     knots = np.array([distance[rows].mean() for rows in bins])

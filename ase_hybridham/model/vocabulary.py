@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ase_hybridham.errors import CheckpointError
 from ase_hybridham.model.layout import FeatureLayout
-from ase_hybridham.symmetry import DirectSum, reverse_sign
+from ase_hybridham.symmetry import AnyDirectSum, DirectSum, MagneticDirectSum, SpinorDirectSum, reverse_sign
 from ase_hybridham.system import Basis
 
 __all__ = ["TargetLayout", "Vocabulary"]
@@ -20,31 +20,52 @@ __all__ = ["TargetLayout", "Vocabulary"]
 
 @dataclass(frozen=True)
 class TargetLayout:
-    """Network outputs of one element pair, m outermost, and where they go in the direct sum.
+    """Network outputs of one element pair, and where they go in the direct sum.
 
-    A natural part gives one output per m; an unnatural one has none at m = 0 (the selection rule: a local
-    potential has a mirror plane through the bond) and is stored swapped, z(+m) = -y(-m), z(-m) = y(+m).
+    Hoppings, in the frame of their edge: m outermost, then +m and -m, then the parts in the order of the direct
+    sum; at m >= 1 an unnatural part is stored swapped, z(+m) = -y(-m), z(-m) = y(+m). On-site blocks, in the lab:
+    degree outermost, then m, then the natural and then the unnatural parts.
+
+    Parameters
+    ----------
+    direct_sum : DirectSum, SpinorDirectSum or MagneticDirectSum
+    selection : bool
+        The selection rule: an unnatural part has no m = 0 in hoppings and is absent on-site, because every local
+        potential and every projector has a mirror plane through the bond. With spin-orbit coupling it holds for the
+        total degree J, but not where there is magnetism.
     """
 
-    direct_sum: DirectSum
+    direct_sum: AnyDirectSum
+    selection: bool = True
 
     @property
     def lmax(self) -> int:
         """Largest degree."""
         return int(self.direct_sum.degree.max())
 
-    def _parts(self, m: int) -> list[int]:
-        return [p for p, part in enumerate(self.direct_sum.parts) if m <= part.L and (m > 0 or part.natural)]
+    def parts_at(self, m: int) -> list[int]:
+        """Positions in the direct sum of the parts with outputs at m in hoppings."""
+        parts = enumerate(self.direct_sum.parts)
+        return [p for p, part in parts if m <= part.degree and (m > 0 or part.natural or not self.selection)]
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
         """Parts with outputs at m, for every m."""
-        return tuple(len(self._parts(m)) for m in range(self.lmax + 1))
+        return tuple(len(self.parts_at(m)) for m in range(self.lmax + 1))
 
     @cached_property
     def natural_multiplicities(self) -> tuple[int, ...]:
-        """Natural parts of every L: what an on-site block has."""
-        return tuple(sum(part.L == L and part.natural for part in self.direct_sum.parts) for L in range(self.lmax + 1))
+        """Natural parts of every degree: what an on-site block has."""
+        return self._multiplicities(natural=True)
+
+    @cached_property
+    def unnatural_multiplicities(self) -> tuple[int, ...]:
+        """Unnatural parts of every degree that an on-site block has: none where the selection rule holds."""
+        return tuple([0] * (self.lmax + 1)) if self.selection else self._multiplicities(natural=False)
+
+    def _multiplicities(self, *, natural: bool) -> tuple[int, ...]:
+        degrees = [part.degree for part in self.direct_sum.parts if part.natural == natural]
+        return tuple(degrees.count(l) for l in range(self.lmax + 1))
 
     @cached_property
     def scatter(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -53,10 +74,10 @@ class TargetLayout:
         sign = np.zeros(self.direct_sum.size)
         start = 0
         for m in range(self.lmax + 1):
-            parts = self._parts(m)
+            parts = self.parts_at(m)
             for place, p in enumerate(parts):
                 part = self.direct_sum.parts[p]
-                center = part.start + part.L
+                center = part.start + part.degree
                 plus, minus = start + place, start + len(parts) + place
                 if m == 0:
                     index[center], sign[center] = plus, 1.0
@@ -71,17 +92,19 @@ class TargetLayout:
 
     @cached_property
     def onsite_scatter(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The same for on-site outputs, lab rows of `natural_multiplicities`."""
+        """The same for on-site outputs, lab rows."""
         index = np.zeros(self.direct_sum.size, dtype=np.int64)
         sign = np.zeros(self.direct_sum.size)
-        place = [0] * (self.lmax + 1)
-        starts = np.cumsum([0, *FeatureLayout(self.natural_multiplicities).widths])
+        natural, unnatural = self.natural_multiplicities, self.unnatural_multiplicities
+        channels = [n + u for n, u in zip(natural, unnatural, strict=True)]
+        starts = np.cumsum([0, *FeatureLayout(tuple(channels)).widths])
+        place = {True: [0] * len(natural), False: list(natural)}
         for part in self.direct_sum.parts:
-            if part.natural:
-                channels = self.natural_multiplicities[part.L]
-                index[part.components] = starts[part.L] + np.arange(2 * part.L + 1) * channels + place[part.L]
+            l = part.degree
+            if part.natural or not self.selection:
+                index[part.components] = starts[l] + np.arange(2 * l + 1) * channels[l] + place[part.natural][l]
                 sign[part.components] = 1.0
-                place[part.L] += 1
+                place[part.natural][l] += 1
         return index, sign
 
 
@@ -92,15 +115,32 @@ class Vocabulary:
     ----------
     basis : Basis
         Of the training set; its elements are the species, in order of atomic number.
+    spin : {"none", "spinor"}
+    time_reversal : bool
+        Whether spinor blocks are even under time reversal: then they have half the components.
+    selection : bool
+        See `TargetLayout`.
     """
 
-    def __init__(self, basis: Basis) -> None:
-        self.basis = basis
+    def __init__(
+        self,
+        basis: Basis,
+        *,
+        spin: Literal["none", "spinor"] = "none",
+        time_reversal: bool = True,
+        selection: bool = True,
+    ) -> None:
+        self.basis, self.spin = basis, spin
         self.numbers = basis.numbers
         self.species = {z: s for s, z in enumerate(self.numbers)}
         # element pair t = n_species * species of i + species of j
         self.element_pairs = [(a, b) for a in self.numbers for b in self.numbers]
-        self.targets = [TargetLayout(DirectSum(basis[a].degrees, basis[b].degrees)) for a, b in self.element_pairs]
+        kind: type[AnyDirectSum] = DirectSum
+        if spin == "spinor":
+            kind = SpinorDirectSum if time_reversal else MagneticDirectSum
+        self.targets = [
+            TargetLayout(kind(basis[a].degrees, basis[b].degrees), selection) for a, b in self.element_pairs
+        ]
         self.size = max(target.direct_sum.size for target in self.targets)
         self.lmax = max(target.lmax for target in self.targets)
 
@@ -113,6 +153,11 @@ class Vocabulary:
     def n_pairs(self) -> int:
         """Number of ordered pairs of elements."""
         return len(self.element_pairs)
+
+    def direct_sum(self, elements: tuple[int, int]) -> AnyDirectSum:
+        """Components of the blocks between two elements, given by their atomic numbers."""
+        a, b = (self.species[z] for z in elements)
+        return self.targets[a * self.n_species + b].direct_sum
 
     def onsite_pair(self, species: int) -> int:
         """Element pair of an atom with itself."""
@@ -148,13 +193,12 @@ class Vocabulary:
     def partner(self) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
         """For every element pair, index and sign that take the reverse edge's components (in its frame) to this one's.
 
-        Padded to `size`; h_ij = (-1)^(l1+l2+L) S[L, m] h_ji with S of `reverse_sign`.
+        Padded to `size`; h_ij = sign S[L, m] h_ji with the sign of the direct sum's `partner`, S of `reverse_sign`.
         """
         flips = reverse_sign(self.lmax)
         out = []
-        for target in self.targets:
-            reverse = DirectSum(target.direct_sum.columns, target.direct_sum.rows)
-            index, sign = reverse.partner()
+        for t, target in enumerate(self.targets):
+            index, sign = self.targets[self.reverse_pair(t)].direct_sum.partner()
             flip = np.array(
                 [flips[L][L + m] for L, m in zip(target.direct_sum.degree, target.direct_sum.order, strict=True)]
             )

@@ -4,6 +4,8 @@ from ase_hybridham.symmetry.coupling import DirectSum, Part, clebsch_gordan, pol
 from ase_hybridham.symmetry.harmonics import spherical_harmonics
 from ase_hybridham.symmetry.rotation import orbital_rotation, rotate_blocks, rotate_system
 from ase_hybridham.symmetry.spinor import (
+    AnyDirectSum,
+    MagneticDirectSum,
     SpinorDirectSum,
     SpinorPart,
     quaternion_from_spinor,
@@ -14,7 +16,9 @@ from ase_hybridham.symmetry.spinor import (
 from ase_hybridham.symmetry.wigner import alignment_matrices, reverse_sign, wigner_D
 
 __all__ = [
+    "AnyDirectSum",
     "DirectSum",
+    "MagneticDirectSum",
     "Part",
     "SpinorDirectSum",
     "SpinorPart",

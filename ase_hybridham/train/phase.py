@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ase_hybridham.model import Cascade, PairGraph, turn_components
+from ase_hybridham.symmetry import AnyDirectSum
 from ase_hybridham.train.config import PhaseConfig
 from ase_hybridham.train.data import batches, rotated, stage1_output
 from ase_hybridham.train.schedule import AveragedWeights, LearningRate
@@ -182,19 +183,25 @@ class Phase:
 
 
 def _lab_mae(node: Tensor, edge: Tensor, graph: PairGraph, cascade: Cascade) -> float:
-    """Mean absolute element of blocks whose components are given, on-site in the lab, hoppings in their frames."""
+    """Mean absolute element of blocks whose components are given, on-site in the lab, hoppings in their frames.
+
+    Real and imaginary parts of spinor blocks count separately.
+    """
     vocabulary = cascade.vocabulary
     frames = [edge.new_ones(len(edge), 1, 1), *(graph[f"align_{l}"] for l in range(1, vocabulary.lmax + 1))]
     total, count = 0.0, 0
+
+    def add(rows: Tensor, direct_sum: AnyDirectSum) -> None:
+        nonlocal total, count
+        blocks = direct_sum.to_blocks(rows.cpu().numpy())
+        elements = np.abs(blocks.view(blocks.real.dtype))
+        total, count = total + float(elements.sum()), count + elements.size
+
     for s in range(vocabulary.n_species):
         direct_sum = vocabulary.targets[vocabulary.onsite_pair(s)].direct_sum
-        rows = node[graph.species == s, : direct_sum.size]
-        total += float((rows @ rows.new_tensor(direct_sum.matrix.T)).abs().sum())
-        count += rows.numel()
+        add(node[graph.species == s, : direct_sum.size], direct_sum)
     for t, target in enumerate(vocabulary.targets):
-        index = torch.nonzero(graph.element_pair == t).ravel()
-        rows = edge[index, : target.direct_sum.size]
-        lab = turn_components(rows, target.direct_sum, [frame[index] for frame in frames], back=True)
-        total += float((lab @ rows.new_tensor(target.direct_sum.matrix.T)).abs().sum())
-        count += rows.numel()
+        direct_sum, index = target.direct_sum, torch.nonzero(graph.element_pair == t).ravel()
+        rows = edge[index, : direct_sum.size]
+        add(turn_components(rows, direct_sum, [frame[index] for frame in frames], back=True), direct_sum)
     return total / count

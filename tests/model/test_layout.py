@@ -10,7 +10,7 @@ from ase_hybridham.model.config import Stage1Config, parse_irreps
 from ase_hybridham.model.layout import FeatureLayout
 from ase_hybridham.model.linear import DegreeLinear, OrderLinear, Typed, by_type
 from ase_hybridham.model.vocabulary import TargetLayout
-from ase_hybridham.symmetry import DirectSum, wigner_D
+from ase_hybridham.symmetry import DirectSum, MagneticDirectSum, SpinorDirectSum, wigner_D
 
 INPUTS = [FeatureLayout((5, 3, 2, 1)), FeatureLayout((2, 4)), FeatureLayout((3, 1, 1, 2))]
 OUT = FeatureLayout((4, 3, 3, 2))
@@ -130,13 +130,18 @@ def test_outputs_without_inputs_are_zero(make):
     assert not out[:, -n_zero:].any()
 
 
+KINDS = [DirectSum, SpinorDirectSum, MagneticDirectSum]
+
+
 @pytest.mark.parametrize("rows", [(0, 1, 2), (0, 0, 1, 1, 2)])
 @pytest.mark.parametrize("columns", [(0, 1), (2, 0), (1,), (0,), (3, 1)])
-def test_scatter_covers_the_direct_sum_once(rows, columns):
-    target = TargetLayout(DirectSum(rows, columns))
+@pytest.mark.parametrize("selection", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_scatter_covers_the_direct_sum_once(kind, selection, rows, columns):
+    target = TargetLayout(kind(rows, columns), selection)
     direct_sum = target.direct_sum
     index, sign = target.scatter
-    allowed = direct_sum.natural | (direct_sum.order != 0)
+    allowed = direct_sum.natural | (direct_sum.order != 0) | (not selection)
     np.testing.assert_array_equal(sign != 0, allowed)
     n_outputs = sum(c * (1 if m == 0 else 2) for m, c in enumerate(target.counts))
     assert sorted(index[allowed]) == list(range(n_outputs))
@@ -145,19 +150,39 @@ def test_scatter_covers_the_direct_sum_once(rows, columns):
     np.testing.assert_array_equal(order[index[allowed]], np.abs(direct_sum.order[allowed]))
 
     onsite_index, onsite_sign = target.onsite_scatter
-    np.testing.assert_array_equal(onsite_sign, direct_sum.natural)
-    natural = FeatureLayout(target.natural_multiplicities) if 0 not in target.natural_multiplicities else None
-    n_onsite = sum((2 * L + 1) * mul for L, mul in enumerate(target.natural_multiplicities))
-    assert sorted(onsite_index[direct_sum.natural]) == list(range(n_onsite))
-    if natural is not None:
-        order = natural.lab.order[onsite_index[direct_sum.natural]]
-        np.testing.assert_array_equal(order, direct_sum.order[direct_sum.natural])
+    present = direct_sum.natural | (not selection)
+    np.testing.assert_array_equal(onsite_sign, present)
+    natural, unnatural = target.natural_multiplicities, target.unnatural_multiplicities
+    outputs = [
+        (l, m, parity)
+        for l, counts in enumerate(zip(natural, unnatural, strict=True))
+        for m in range(-l, l + 1)
+        for parity, count in zip((True, False), counts, strict=True)
+        for _ in range(count)
+    ]
+    assert sorted(onsite_index[present]) == list(range(len(outputs)))
+    for c in np.flatnonzero(present):
+        assert outputs[onsite_index[c]] == (direct_sum.degree[c], direct_sum.order[c], direct_sum.natural[c])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_keep_their_order_among_the_outputs(kind):
+    """Part by part at every m of hoppings; without the selection rule the unnatural ones have m = 0, too."""
+    target = TargetLayout(kind((0, 1, 2), (1, 2)), selection=False)
+    index, sign = target.scatter
+    for m in range(target.lmax + 1):
+        parts = [target.direct_sum.parts[p] for p in target.parts_at(m)]
+        assert [p for p in target.direct_sum.parts if p.degree >= m] == parts
+        plus = [p.start + p.degree + (m if p.natural else -m) for p in parts]
+        assert (np.diff(index[plus]) == 1).all()
+        assert (sign[plus] == [1 if p.natural or m == 0 else -1 for p in parts]).all()
 
 
 @pytest.mark.parametrize("parity", ["natural", "unnatural"])
-def test_scatter_turns_outputs_as_direct_sums_turn(parity):
+@pytest.mark.parametrize("kind", KINDS)
+def test_scatter_turns_outputs_as_direct_sums_turn(kind, parity):
     """Outputs turn as features do; placed, they turn with the parity of their part."""
-    target = TargetLayout(DirectSum((0, 1, 2), (1, 2)))
+    target = TargetLayout(kind((0, 1, 2), (1, 2)))
     direct_sum = target.direct_sum
     index, sign = target.scatter
     n = sum(c * (1 if m == 0 else 2) for m, c in enumerate(target.counts))
@@ -179,8 +204,8 @@ def test_scatter_turns_outputs_as_direct_sums_turn(parity):
         for part in direct_sum.parts:
             if part.natural != (parity == "natural"):
                 continue
-            # a block's parts turn with (-1)^(l1+l2), wigner_D with (-1)^L
-            D = wigner_D(part.L, Q) * (1 if part.natural else np.linalg.det(Q))
+            # a block's parts turn with (-1)^(l1+l2), wigner_D with (-1)^degree
+            D = wigner_D(part.degree, Q) * (1 if part.natural else np.linalg.det(Q))
             np.testing.assert_allclose(
                 (sign * changed[index])[part.components], D @ (sign * outputs[index])[part.components], atol=1e-13
             )

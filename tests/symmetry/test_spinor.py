@@ -7,6 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from ase_hybridham.symmetry import (
     DirectSum,
+    MagneticDirectSum,
     SpinorDirectSum,
     orbital_rotation,
     quaternion_from_spinor,
@@ -145,6 +146,56 @@ def test_partner_is_the_adjoint_block(rows, columns):
     index, sign = direct.partner()
     found = reverse.to_sum(blocks.conj().swapaxes(-1, -2))
     np.testing.assert_allclose(found, sign * direct.to_sum(blocks)[:, index].conj(), atol=1e-13)
+
+
+@pytest.mark.parametrize(("rows", "columns"), SHELLS)
+class TestMagneticDirectSum:
+    """Any operator, as real numbers."""
+
+    def test_round_trip_keeps_blocks_and_norm(self, rows, columns):
+        direct = MagneticDirectSum(rows, columns)
+        blocks = random_complex(np.random.default_rng(8), (3, 2, *direct.shape))
+        h = direct.to_sum(blocks)
+        assert h.shape == (3, 2, direct.size) and h.dtype == np.float64
+        np.testing.assert_allclose(direct.to_blocks(h), blocks, atol=1e-13)
+        np.testing.assert_allclose(np.linalg.norm(h, axis=-1), np.linalg.norm(blocks, axis=(-2, -1)), rtol=1e-13)
+
+    def test_second_half_is_magnetism(self, rows, columns):
+        direct = MagneticDirectSum(rows, columns)
+        blocks = random_complex(np.random.default_rng(9), (4, *direct.shape))
+        U_i, U_j = (np.kron([[0, 1], [-1, 0]], np.eye(n // 2)) for n in direct.shape)
+        flipped = direct.to_sum(U_i @ blocks.conj() @ U_j.T)
+        h = direct.to_sum(blocks)
+        sign = np.repeat([1.0, -1.0], direct.size // 2)
+        assert np.abs(h).min(axis=0).max() > 0.1
+        np.testing.assert_allclose(flipped, sign * h, atol=1e-13)
+
+    @pytest.mark.parametrize("det", [1, -1])
+    def test_every_part_turns_by_its_own_degree(self, rows, columns, det):
+        direct = MagneticDirectSum(rows, columns)
+        blocks = random_complex(np.random.default_rng(10), (3, *direct.shape))
+        R = det * Rotation.random(random_state=1).as_matrix()
+        left, right = (orbital_rotation(degrees, R, spinor=True) for degrees in (rows, columns))
+        turned, h = direct.to_sum(left @ blocks @ right.conj().T), direct.to_sum(blocks)
+        assert len(direct.parts) == 2 * len(direct.even.parts)
+        for part in direct.parts:
+            parity = 1 if part.natural else det
+            expected = parity * h[:, part.components] @ wigner_D(part.J, R).T
+            np.testing.assert_allclose(turned[:, part.components], expected, atol=1e-12)
+
+    def test_partner_is_the_adjoint_block(self, rows, columns):
+        direct, reverse = MagneticDirectSum(rows, columns), MagneticDirectSum(columns, rows)
+        blocks = random_complex(np.random.default_rng(11), (5, *direct.shape))
+        index, sign = direct.partner()
+        found = reverse.to_sum(blocks.conj().swapaxes(-1, -2))
+        np.testing.assert_allclose(found, sign * direct.to_sum(blocks)[:, index], atol=1e-13)
+
+    def test_wrong_input_is_named(self, rows, columns):
+        direct = MagneticDirectSum(rows, columns)
+        with pytest.raises(ValueError, match="blocks: expected"):
+            direct.to_sum(np.zeros((2, 1)))
+        with pytest.raises(ValueError, match="components: expected"):
+            direct.to_blocks(np.zeros(direct.size + 2))
 
 
 def test_spin_orbit_of_a_shell_is_a_scalar():
