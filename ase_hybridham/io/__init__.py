@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io import deeph
-from ase_hybridham.io.deeph import read_deeph, write_deeph
+from ase_hybridham.io.deeph import check_new_folder, holds_blocks, read_deeph, read_deeph_atoms, write_deeph
 from ase_hybridham.io.format import Format
 from ase_hybridham.io.openmx_band import BandReference, read_openmx_band
 from ase_hybridham.system import LCAOSystem
@@ -17,9 +17,12 @@ from ase_hybridham.system import LCAOSystem
 __all__ = [
     "BandReference",
     "Format",
+    "check_new_folder",
     "format_of",
     "formats",
+    "holds_blocks",
     "read_deeph",
+    "read_deeph_atoms",
     "read_openmx_band",
     "read_system",
     "write_deeph",

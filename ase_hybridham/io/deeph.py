@@ -25,20 +25,23 @@ from ase_hybridham.errors import FormatError
 from ase_hybridham.io.format import Format
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList, convert_orbitals, orbital_order
 
-__all__ = ["FORMAT", "read_deeph", "write_deeph"]
+__all__ = ["FORMAT", "check_new_folder", "holds_blocks", "read_deeph", "read_deeph_atoms", "write_deeph"]
 
-HAMILTONIAN, OVERLAP = "hamiltonians.h5", "overlaps.h5"
+HAMILTONIAN, PREDICTION, OVERLAP = "hamiltonians.h5", "hamiltonians_pred.h5", "overlaps.h5"
+BLOCKS = (HAMILTONIAN, PREDICTION, OVERLAP)
 CUTOFF_STEP = 1e-3  # angstrom
+SMALLEST_CELL = 1e-8  # angstrom^3
 
 
 def read_deeph(folder: str | Path) -> LCAOSystem:
     """The system of one structure folder.
 
-    The pairs are those of overlaps.h5, and H is zero where only S has a block (predicted files lack far
-    pairs); without overlaps.h5 they are those of hamiltonians.h5, and without hamiltonians.h5 the system has
-    S only. The folder does not tell which axes are periodic: those along which some pair has R != 0 are. It does
-    not tell cutoff radii either: the smallest that allow all its pairs are taken. ``isorthogonal`` in info.json means
-    S = 1, and overlaps.h5 may be missing.
+    H is that of hamiltonians.h5; where that is missing, the prediction in hamiltonians_pred.h5, as the network gave
+    it and perhaps not Hermitian (`provenance` then has ``predicted``). The pairs are those of overlaps.h5, and H is
+    zero where only S has a block (predicted files lack far pairs); without overlaps.h5 they are those of H, and
+    without H the system has S only. The folder does not tell which axes are periodic: those along which some pair has
+    R != 0 are. It does not tell cutoff radii either: the smallest that allow all its pairs are taken.
+    ``isorthogonal`` in info.json means S = 1, and overlaps.h5 may be missing.
 
     Raises
     ------
@@ -46,21 +49,8 @@ def read_deeph(folder: str | Path) -> LCAOSystem:
         If a file is missing, broken or contradicts another; the message names the file and the block.
     """
     folder = Path(folder)
-    cell = _numbers(folder / "lat.dat")
-    if cell.shape != (3, 3):
-        raise FormatError(f"{folder / 'lat.dat'}: expected 3 x 3 (vectors as columns), got {_by(cell)}")
-    if abs(np.linalg.det(cell)) < 1e-8:
-        raise FormatError(f"{folder / 'lat.dat'}: the lattice vectors are linearly dependent")
-    numbers = _atomic_numbers(folder / "element.dat")
-    positions = _numbers(folder / "site_positions.dat")
-    if positions.shape == (1, 3) and len(numbers) == 1:
-        positions = positions.T  # a single atom is also written as one line
-    if positions.shape != (3, len(numbers)):
-        raise FormatError(
-            f"{folder / 'site_positions.dat'}: expected 3 x {len(numbers)} (atoms as columns), got {_by(positions)}"
-        )
-    atoms = Atoms(numbers, positions.T, cell=cell.T, pbc=True)
-    basis = _basis(folder / "orbital_types.dat", numbers)
+    atoms = read_deeph_atoms(folder)
+    basis = _basis(folder / "orbital_types.dat", atoms.numbers)
     entries = _json(folder / "info.json")
     spinor, orthogonal = (_flag(folder / "info.json", entries, name) for name in ("isspinful", "isorthogonal"))
     basis = replace(basis, orthogonal=orthogonal)
@@ -71,16 +61,17 @@ def read_deeph(folder: str | Path) -> LCAOSystem:
     overlap = hamiltonian = None
     if (folder / OVERLAP).exists():
         overlap = _blocks(folder / OVERLAP, atoms, basis, spinor=False)
-    if (folder / HAMILTONIAN).exists():
-        hamiltonian = _blocks(folder / HAMILTONIAN, atoms, basis, spinor=spinor)
+    source = next((name for name in (HAMILTONIAN, PREDICTION) if (folder / name).exists()), None)
+    if source is not None:
+        hamiltonian = _blocks(folder / source, atoms, basis, spinor=spinor)
     known = overlap or hamiltonian
     if known is None:
-        raise FormatError(f"{folder}: neither {HAMILTONIAN} nor {OVERLAP} is there")
+        raise FormatError(f"{folder}: neither {HAMILTONIAN} nor {OVERLAP} nor {PREDICTION} is there")
     if overlap is not None and hamiltonian is not None and not overlap.pairs.same_pairs(hamiltonian.pairs):
         lacking = np.flatnonzero(overlap.pairs.find(hamiltonian.pairs) < 0)
         if len(lacking):
             name = _key(hamiltonian.pairs, int(lacking[0]))
-            raise FormatError(f"{folder / OVERLAP}: block {name} is missing, {HAMILTONIAN} has it")
+            raise FormatError(f"{folder / OVERLAP}: block {name} is missing, {source} has it")
         hamiltonian = hamiltonian.on_pairs(overlap.pairs)
     atoms.pbc = known.pairs.shifts.any(axis=0)
     basis = _with_cutoffs(basis, known.pairs)
@@ -90,31 +81,69 @@ def read_deeph(folder: str | Path) -> LCAOSystem:
         None if overlap is None else PairBlocks(known.pairs, basis, overlap.values),
         spin="spinor" if spinor else "none",
         fermi_level=None if fermi_level is None else float(fermi_level),
-        provenance={"format": FORMAT.name},
+        provenance={"format": FORMAT.name, **({"predicted": True} if source == PREDICTION else {})},
     )
 
 
-def write_deeph(system: LCAOSystem, folder: str | Path) -> None:
+def read_deeph_atoms(folder: str | Path) -> Atoms:
+    """The atoms of a structure folder, which needs no blocks; periodic along all axes, as nothing tells otherwise.
+
+    Raises
+    ------
+    FormatError
+        If lat.dat, element.dat or site_positions.dat is missing, broken or contradicts another.
+    """
+    folder = Path(folder)
+    cell = _numbers(folder / "lat.dat")
+    if cell.shape != (3, 3):
+        raise FormatError(f"{folder / 'lat.dat'}: expected 3 x 3 (vectors as columns), got {_by(cell)}")
+    if abs(np.linalg.det(cell)) < SMALLEST_CELL:
+        raise FormatError(f"{folder / 'lat.dat'}: the lattice vectors are linearly dependent")
+    numbers = _atomic_numbers(folder / "element.dat")
+    positions = _numbers(folder / "site_positions.dat")
+    if positions.shape == (1, 3) and len(numbers) == 1:
+        positions = positions.T  # a single atom is also written as one line
+    if positions.shape != (3, len(numbers)):
+        raise FormatError(
+            f"{folder / 'site_positions.dat'}: expected 3 x {len(numbers)} (atoms as columns), got {_by(positions)}"
+        )
+    return Atoms(numbers, positions.T, cell=cell.T, pbc=True)
+
+
+def holds_blocks(folder: str | Path) -> bool:
+    """Whether a structure folder has H or S, hence pairs, and not the atoms alone."""
+    return any((Path(folder) / name).exists() for name in BLOCKS)
+
+
+def write_deeph(system: LCAOSystem, folder: str | Path, *, predicted: bool = False) -> None:
     """Write a system as a structure folder; `read_deeph` gives the same numbers back.
 
     Electrons and valences have no place in this layout and are lost.
 
+    Parameters
+    ----------
+    system : LCAOSystem
+        A molecule too needs a box: three cell vectors.
+    folder : str or Path
+    predicted : bool
+        H goes to hamiltonians_pred.h5, where DeepH's tools look for what a network said.
+
     Raises
     ------
     ValueError
-        If the folder is there already and not empty, or the spin is collinear, which the layout does not know.
+        If the folder is there already and not empty, the spin is collinear, which the layout does not know, or the
+        cell has less than three independent vectors.
     """
     folder = Path(folder)
+    check_new_folder(folder, system.atoms)
     if system.spin == "collinear":
         raise ValueError(f"{folder}: DeepH's folders hold no collinear spin; only 'none' and 'spinor'")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: already there; choose another name or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         _write_text(system, temporary)
         if system.hamiltonian:
-            _write_blocks(temporary / HAMILTONIAN, system.hamiltonian[0])
+            _write_blocks(temporary / (PREDICTION if predicted else HAMILTONIAN), system.hamiltonian[0])
         if system.overlap is not None:
             _write_blocks(temporary / OVERLAP, system.overlap)
         temporary.chmod(0o755)
@@ -123,8 +152,17 @@ def write_deeph(system: LCAOSystem, folder: str | Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_new_folder(folder: str | Path, atoms: Atoms) -> None:
+    """Raise the ValueError of `write_deeph` that place or structure will cause, before long work."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder}: already there; choose another name or remove it")
+    if abs(np.linalg.det(atoms.cell.array)) < SMALLEST_CELL:
+        raise ValueError(f"{folder}: DeepH's folders need three independent cell vectors; put the atoms into a box")
+
+
 def _sniff(path: Path) -> bool:
-    names = ("orbital_types.dat", "site_positions.dat", HAMILTONIAN, OVERLAP)
+    names = ("orbital_types.dat", "site_positions.dat", *BLOCKS)
     return path.is_dir() and any((path / name).is_file() for name in names)
 
 

@@ -17,7 +17,15 @@ from scipy.linalg import eigvalsh
 
 from ase_hybridham import solve
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io import formats, read_deeph, read_openmx_band, read_system, write_deeph
+from ase_hybridham.io import (
+    formats,
+    holds_blocks,
+    read_deeph,
+    read_deeph_atoms,
+    read_openmx_band,
+    read_system,
+    write_deeph,
+)
 from ase_hybridham.symmetry import spherical_harmonics
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList
 from tests.conftest import random_atoms
@@ -195,6 +203,48 @@ def test_parts_that_may_be_absent(golden, tmp_path):
     assert np.array_equal(read_deeph(folder).hamiltonian[0].values, whole.hamiltonian[0].values)
 
 
+def test_a_prediction_stands_in_where_dft_is_missing(golden, tmp_path):
+    whole = read_deeph(golden / "openmx/graphene/deeph")
+    dft, guess = whole.hamiltonian[0], 2.0 * whole.hamiltonian[0]
+    write_deeph(replace(whole, hamiltonian=(guess,)), tmp_path / "a", predicted=True)
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    assert "hamiltonians_pred.h5" in names
+    assert "hamiltonians.h5" not in names
+    system = read_system(tmp_path / "a")
+    assert system.provenance["predicted"] is True
+    np.testing.assert_array_equal(system.hamiltonian[0].values, guess.values)
+    (tmp_path / "a/overlaps.h5").unlink()
+    alone = read_system(tmp_path / "a")
+    assert alone.overlap is None
+    np.testing.assert_array_equal(alone.hamiltonian[0].values, guess.values)
+    shutil.copy(golden / "openmx/graphene/deeph/hamiltonians.h5", tmp_path / "a")
+    both = read_system(tmp_path / "a")
+    assert "predicted" not in both.provenance
+    np.testing.assert_array_equal(both.hamiltonian[0].values, dft.values)
+
+
+def test_atoms_alone_need_no_blocks(golden, tmp_path):
+    folder = copied(golden, tmp_path)
+    whole = read_deeph(folder)
+    assert holds_blocks(folder)
+    for name in ("hamiltonians.h5", "overlaps.h5", "orbital_types.dat", "info.json"):
+        (folder / name).unlink()
+    assert not holds_blocks(folder)
+    atoms = read_deeph_atoms(folder)
+    np.testing.assert_array_equal(atoms.positions, whole.atoms.positions)
+    np.testing.assert_array_equal(atoms.cell.array, whole.atoms.cell.array)
+    assert atoms.pbc.all()
+
+
+def test_a_molecule_needs_a_box(golden, tmp_path):
+    system = read_deeph(golden / "openmx/CH4_molecule/deeph")
+    atoms = system.atoms.copy()
+    atoms.set_cell(None)
+    with pytest.raises(ValueError, match="three independent cell vectors"):
+        write_deeph(replace(system, atoms=atoms), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
 def test_hamiltonian_is_zero_where_only_the_overlap_has_a_block(golden, tmp_path):
     folder = copied(golden, tmp_path)
     with h5py.File(folder / "hamiltonians.h5", "r+") as file:
@@ -238,10 +288,12 @@ BROKEN_BLOCKS = {
 }
 
 
-@pytest.mark.parametrize("name", ["hamiltonians.h5", "overlaps.h5"])
+@pytest.mark.parametrize("name", ["hamiltonians.h5", "hamiltonians_pred.h5", "overlaps.h5"])
 @pytest.mark.parametrize("case", BROKEN_BLOCKS)
 def test_broken_blocks_are_named(golden, tmp_path, case, name):
     folder = copied(golden, tmp_path)
+    if name == "hamiltonians_pred.h5":
+        (folder / "hamiltonians.h5").rename(folder / name)
     break_it, message = BROKEN_BLOCKS[case]
     with h5py.File(folder / name, "r+") as file:
         break_it(file)
