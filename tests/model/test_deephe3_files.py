@@ -1,0 +1,242 @@
+"""DeepH-E3's checkpoint folders: what is read, and that every defect ends in one line."""
+
+import gzip
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ase_hybridham.errors import CheckpointError
+from ase_hybridham.model.deephe3_files import read_deephe3
+from ase_hybridham.model.deephe3_weights import L_MAX, coupling_sign
+from ase_hybridham.symmetry import clebsch_gordan
+from tests.model.deephe3_folders import build_arguments, write_folder
+from tests.model.deephe3_reference import make_reference
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network with spin."""
+    bases = {83: (0, 1)}
+    arguments = build_arguments(bases, "4x0e+3x1o+2x2e", embed=4, lmax=2, n_blocks=2, r_max=5.0, spinful=True)
+    folder = tmp_path_factory.mktemp("written") / "checkpoint"
+    return write_folder(folder, make_reference(arguments, 0), arguments, bases, spinful=True)
+
+
+@pytest.fixture
+def checkpoint(written: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(written, tmp_path / "checkpoint"))
+
+
+def test_golden_networks_are_read(golden: Path) -> None:
+    found = read_deephe3(golden / "deephe3/mos2/checkpoint")
+    assert found.bases == {16: (0, 0, 1, 1, 2), 42: (0, 0, 0, 1, 1, 2, 2)}
+    assert (found.r_max, found.embedding_reach, found.spinful, len(found.node_updates)) == (7.0, 6.0, False, 3)
+    assert found.targets[2] == {(16, 16): (0, 2), (16, 42): (0, 3), (42, 16): (0, 2), (42, 42): (0, 3)}
+    assert all(values.dtype == np.float64 for values in found.state.values())
+
+
+@pytest.mark.parametrize("name", ["mos2", "bismuth"])
+def test_what_was_built_follows_from_the_options(golden: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(golden / f"deephe3/{name}/checkpoint", tmp_path / "checkpoint"))
+    given = read_deephe3(folder)
+    (folder / "src/build_model_args.json").unlink()
+    derived = read_deephe3(folder)
+    assert derived.node_updates == given.node_updates
+    assert derived.edge_updates == given.edge_updates
+    assert derived.r_max == given.r_max
+
+
+def test_text_of_the_call_is_read_and_not_executed(checkpoint: Path) -> None:
+    given = read_deephe3(checkpoint)
+    path, executed = checkpoint / "src/build_model.py", checkpoint / "executed"
+    text = f"{path.read_text()}open({str(executed)!r}, 'w').close()\n"
+    path.write_text(text)
+    assert read_deephe3(checkpoint).edge_updates == given.edge_updates
+    path.write_text(text.replace("num_block=2", f"num_block=open({str(executed)!r}, 'w')"))
+    with pytest.raises(CheckpointError, match=r"build_model\.py"):
+        read_deephe3(checkpoint)
+    assert not executed.exists()
+
+
+def test_pickled_code_is_not_executed(checkpoint: Path) -> None:
+    class Harmful:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (checkpoint / "executed",)
+
+    torch.save({"state_dict": Harmful()}, checkpoint / "best_model.pkl")
+    with pytest.raises(CheckpointError, match="never executed"):
+        read_deephe3(checkpoint)
+    assert not (checkpoint / "executed").exists()
+
+
+def test_files_may_be_packed_or_those_of_the_last_epoch(checkpoint: Path) -> None:
+    best, last = checkpoint / "best_model.pkl", checkpoint / "model.pkl.gz"
+    last.write_bytes(gzip.compress(best.read_bytes()))
+    best.unlink()
+    assert read_deephe3(checkpoint).r_max == 5.0
+
+
+def test_signs_keep_the_symmetry_of_3j_symbols() -> None:
+    # a table of 3j symbols changes by (-1)^(l1+l2+l3) under exchange; so must the signs between two tables
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        l1, l2 = (int(l) for l in rng.integers(1, L_MAX + 1, 2))
+        l3 = int(rng.integers(abs(l1 - l2), min(l1 + l2, L_MAX) + 1))
+        ours = clebsch_gordan(l1, l2, l3) / np.sqrt(2 * l3 + 1)
+        cycled = clebsch_gordan(l2, l3, l1) / np.sqrt(2 * l1 + 1)
+        np.testing.assert_allclose(cycled.transpose(2, 0, 1), ours, atol=1e-12)
+        assert coupling_sign(l1, l2, l3) == coupling_sign(l3, l1, l2)
+    assert coupling_sign(1, 1, 2) == 1
+    assert coupling_sign(2, 1, 2) == -1
+
+
+# -- defects: each ends in one line that names the file
+
+Change = Callable[[Path], object]
+
+
+def edited(name: str, change: Callable[[object], object]) -> Change:
+    """Another content of a JSON file."""
+
+    def apply(folder: Path) -> None:
+        path = folder / "src" / name
+        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+    return apply
+
+
+def argument(name: str, value: object) -> Change:
+    """Another argument of the call that builds the network."""
+
+    def apply(folder: Path) -> None:
+        path = folder / "src/build_model.py"
+        lines = [line for line in path.read_text().splitlines() if not line.startswith(f"    {name}=")]
+        path.write_text("\n".join([*lines[:-1], f"    {name}={value!r},", lines[-1]]))
+
+    return apply
+
+
+def option(line: str, *, derived: bool = True) -> Change:
+    """One more line of train.ini; `derived` takes away what would tell the same."""
+
+    def apply(folder: Path) -> None:
+        path = folder / "src/train.ini"
+        path.write_text(f"{path.read_text()}\n{line}\n")
+        if derived:
+            (folder / "src/build_model.py").unlink()
+
+    return apply
+
+
+def weights(change: Callable[[dict], object]) -> Change:
+    """Another state dict."""
+
+    def apply(folder: Path) -> None:
+        loaded = torch.load(folder / "best_model.pkl", weights_only=True)
+        change(loaded["state_dict"])
+        torch.save(loaded, folder / "best_model.pkl")
+
+    return apply
+
+
+def symbol(factor: float) -> Change:
+    """A 3j symbol beside the weights, 1 x 2 -> 2 of e3nn 0.3.5 times a factor."""
+    name = "node_update_blocks.0.conv.tp.tp._compiled_main_out._w3j_1_2_2"
+    return weights(lambda state: state.update({name: torch.tensor(-factor * clebsch_gordan(1, 2, 2))}))
+
+
+def test_symbols_of_the_right_version_pass(checkpoint: Path) -> None:
+    symbol(0.7)(checkpoint)
+    read_deephe3(checkpoint)
+
+
+INFO, TARGETS, BUILD, INI = "dataset_info.json", "target_blocks.json", "build_model.py", "train.ini"
+DEFECTS: list[tuple[str, str, Change]] = [
+    ("no folder", "folder", shutil.rmtree),
+    ("no weights", "best_model.pkl", lambda f: (f / "best_model.pkl").unlink()),
+    ("cut weights", "best_model.pkl", lambda f: (f / "best_model.pkl").write_bytes(b"PK\x03\x04 cut")),
+    ("cut gzip", "model.pkl.gz", lambda f: (f / "best_model.pkl").rename(f / "model.pkl.gz")),
+    ("pickle", "best_model.pkl", lambda f: (f / "best_model.pkl").write_bytes(pickle.dumps(shutil.rmtree))),
+    ("tensor", "state_dict", lambda f: torch.save(torch.zeros(3), f / "best_model.pkl")),
+    ("lacking", "lin_post.weight is", weights(lambda s: s.pop("node_update_blocks.1.lin_post.weight"))),
+    ("shape", "shape", weights(lambda s: s.update({"edge_update_blocks.1.norm.bias": torch.zeros(3)}))),
+    ("nan", "finite", weights(lambda s: s["lin_edge.bias"].fill_(torch.nan))),
+    ("whole numbers", "real", weights(lambda s: s.update({"lin_edge.bias": torch.zeros(28, dtype=torch.int64)}))),
+    ("unknown weights", "unknown parameter", weights(lambda s: s.update({"head.weight": torch.zeros(3)}))),
+    ("other e3nn", "e3nn 0.3.5", symbol(-1.0)),
+    ("shape of symbol", "3j", weights(lambda s: s.update({"x._w3j_1_2_2": torch.zeros(3)}))),
+    ("uneven", "basis", weights(lambda s: s["basis.offsets"].square_())),
+    ("no gaussians", "basis", weights(lambda s: s.pop("basis.width"))),
+    ("no info", INFO, lambda f: (f / "src" / INFO).unlink()),
+    ("cut info", INFO, lambda f: (f / "src" / INFO).write_text("{")),
+    ("list info", INFO, edited(INFO, lambda e: [e])),
+    ("spinful", INFO, edited(INFO, lambda e: {**e, "spinful": 1})),
+    ("no spin", "different networks", edited(INFO, lambda e: {**e, "spinful": False})),
+    ("elements", INFO, edited(INFO, lambda e: {**e, "index_to_Z": [83, 83]})),
+    ("order", "ascending", edited(INFO, lambda e: {**e, "index_to_Z": [83, 6], "orbital_types": [[0], [0]]})),
+    ("shells", INFO, edited(INFO, lambda e: {**e, "orbital_types": [[0, -1]]})),
+    ("no targets", TARGETS, lambda f: (f / "src" / TARGETS).unlink()),
+    ("split targets", "target_blocks_type", edited(TARGETS, lambda e: e[:3])),
+    ("double targets", "target_blocks_type", edited(TARGETS, lambda e: [*e, e[0]])),
+    ("mixed targets", TARGETS, edited(TARGETS, lambda e: [{"83 83": [0, 9]}, *e[1:]])),
+    ("elements of targets", TARGETS, edited(TARGETS, lambda e: [{"6 83": [0, 0]}, *e])),
+    ("no options", INI, lambda f: [(f / "src" / name).unlink() for name in (INI, BUILD)]),
+    ("other options", "different networks", option("[network]\nirreps_mid = 4x0e+3x1o+3x2e")),
+    ("nonsense", INI, option("[network]\nirreps_mid = some")),
+    ("unknown option", "unknown option", option("[network]\nirreps_post = 3x0e")),
+    ("parity", "ignore_parity", option("[network]\nignore_parity = True", derived=False)),
+    ("spherical", "spherical_basis_irreps", option("[network]\nspherical_basis_irreps = 3x0e", derived=False)),
+    ("no ini", INI, option("network", derived=False)),
+    ("no parity", "no_parity", argument("no_parity", True)),
+    ("sbf", "use_sbf", argument("use_sbf", True)),
+    ("only ij", "only_ij", argument("only_ij", True)),
+    ("sorted", "if_sort_irreps", argument("if_sort_irreps", True)),
+    ("no sc", "use_sc", argument("use_sc", False)),
+    ("new argument", "unknown argument", argument("dropout", 0.1)),
+    ("reach", "r_max", argument("r_max", 7.0)),
+    ("no reach", "r_max", argument("r_max", None)),
+    ("blocks", "num_block", argument("num_block", 0)),
+    ("more blocks", "different networks", argument("num_block", 4)),
+    ("irreps", "irreps_mid_edge", argument("irreps_mid_edge", "8x0e+5x1")),
+    ("two irreps", "at most once", argument("irreps_post_edge", "8x0e+5x1o+8x0e")),
+    ("harmonics", "irreps_sh", argument("irreps_sh", "1x0e+1x1e")),
+    ("embedding", "embedding", argument("irreps_embed_node", "4x0e+4x1o")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "message", "change"), DEFECTS, ids=[name for name, _, _ in DEFECTS])
+def test_defects_end_in_one_line(checkpoint: Path, name: str, message: str, change: Change) -> None:
+    change(checkpoint)
+    with pytest.raises(CheckpointError) as caught:
+        read_deephe3(checkpoint)
+    assert message in str(caught.value)
+    assert str(checkpoint) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from([INFO, TARGETS]),
+    content=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=6,
+    ),
+)
+def test_any_json_ends_in_one_line(checkpoint: Path, name: str, content: object) -> None:
+    path = checkpoint / "src" / name
+    original = path.read_text()
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError) as caught:
+        read_deephe3(checkpoint)
+    path.write_text(original)
+    assert "\n" not in str(caught.value)
