@@ -1,6 +1,6 @@
 """How does a network turn a structure into a Hamiltonian? Both stages, their targets, and the checkpoint."""
 
-from ase_hybridham.model.cascade import Cascade, Domain, Stage
+from ase_hybridham.model.cascade import Cascade, Domain, Stage, Stage2
 from ase_hybridham.model.checkpoint import (
     TrainedModel,
     find_model,
@@ -24,6 +24,7 @@ __all__ = [
     "Stage1",
     "Stage1Config",
     "Stage1Output",
+    "Stage2",
     "Stage2Config",
     "TargetScale",
     "TrainedModel",

@@ -3,25 +3,32 @@
 from typing import Literal
 
 from e3nn.o3 import Irreps
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ase_hybridham.model.layout import FeatureLayout
 
 __all__ = ["ModelConfig", "Stage1Config", "Stage2Config", "parse_irreps"]
 
 
-def parse_irreps(irreps: str) -> tuple[int, ...]:
-    """Multiplicities by l of natural irreps in e3nn's notation, e.g. ``"64x0e+32x1o+16x2e"`` -> (64, 32, 16)."""
+def parse_irreps(irreps: str) -> FeatureLayout:
+    """Irreps in e3nn's notation, e.g. ``"64x0e+32x1o+16x2e"``.
+
+    Raises
+    ------
+    ValueError
+        If they are no irreps, or there are no scalars.
+    """
     try:
         entries = Irreps(irreps)
     except ValueError as error:
         raise ValueError(f"irreps {irreps!r}: expected entries like 16x2e ({error})") from error
-    multiplicities: dict[int, int] = {}
-    for multiplicity, irrep in entries:
-        if irrep.p != (-1) ** irrep.l:
-            raise ValueError(f"irreps {irreps!r}: hidden features have parity (-1)^l, got {irrep}")
-        multiplicities[irrep.l] = multiplicities.get(irrep.l, 0) + multiplicity
-    if not multiplicities or sorted(multiplicities) != list(range(len(multiplicities))) or 0 in multiplicities.values():
-        raise ValueError(f"irreps {irreps!r}: expected every l from 0 up, each at least once")
-    return tuple(multiplicities[l] for l in sorted(multiplicities))
+    channels = {(ir.l, ir.p): sum(mul for mul, other in entries if other == ir) for _, ir in entries}
+    lmax = max((l for (l, _), mul in channels.items() if mul), default=0)
+    natural = tuple(channels.get((l, (-1) ** l), 0) for l in range(lmax + 1))
+    unnatural = tuple(channels.get((l, -((-1) ** l)), 0) for l in range(lmax + 1))
+    if not natural[0]:
+        raise ValueError(f"irreps {irreps!r}: expected at least one scalar, 0e")
+    return FeatureLayout(natural, unnatural if any(unnatural) else ())
 
 
 class _Strict(BaseModel):
@@ -29,23 +36,45 @@ class _Strict(BaseModel):
 
 
 class Stage1Config(_Strict):
-    """The equivariant stage."""
+    """The equivariant stage. The last options are for networks of other programs."""
 
     irreps: str = Field("64x0e+32x1o+16x2e+8x3o+8x4e", description="hidden features of nodes and pairs, e3nn notation")
     n_blocks: int = Field(3, ge=1, description="node and edge updates")
     n_gaussians: int = Field(128, ge=2, description="radial basis of the weights, over the cutoff")
     radial_width: int = Field(64, ge=1, description="hidden width of the radial network")
+    gates: Literal["order", "channel"] = Field("order", description="one per order of a channel, or one per channel")
+    norm: Literal["local", "graph"] = Field("local", description="graph: DeepH-E3's, over the whole structure")
+    pair_maps: Literal["shared", "separate"] = Field("shared", description="separate: a map for every pair of elements")
+    envelope: bool = Field(True, description="messages vanish smoothly where pairs end")
+    readout: Literal["hermitian", "free"] = Field("hermitian", description="free: every component, as the net gives it")
+    n_embedding: int | None = Field(None, ge=1, description="scalars of the first features; as in irreps")
+    edge_reach: float | None = Field(None, gt=0, description="range of the first pair features, angstrom; the cutoff")
+    block_irreps: tuple[tuple[str, str], ...] | None = Field(
+        None, description="of nodes and pairs after every block; as irreps"
+    )
 
-    @field_validator("irreps")
-    @classmethod
-    def _irreps(cls, irreps: str) -> str:
-        parse_irreps(irreps)
-        return irreps
+    @model_validator(mode="after")
+    def _irreps(self) -> "Stage1Config":
+        free = self.readout == "free"
+        if self.block_irreps is not None and (len(self.block_irreps) != self.n_blocks or not free):
+            raise ValueError("block_irreps: expected one pair of irreps per block, of a net with a free read-out")
+        for layout in [parse_irreps(self.irreps), *(layout for pair in self.layouts for layout in pair)]:
+            if not free and layout.unnatural:
+                raise ValueError(f"irreps {self.irreps!r}: hidden features have parity (-1)^l")
+            if not free and 0 in layout.natural:
+                raise ValueError(f"irreps {self.irreps!r}: expected every l from 0 up, each at least once")
+        return self
 
     @property
-    def multiplicities(self) -> tuple[int, ...]:
-        """Hidden multiplicities by l."""
+    def layout(self) -> FeatureLayout:
+        """Hidden features."""
         return parse_irreps(self.irreps)
+
+    @property
+    def layouts(self) -> list[tuple[FeatureLayout, FeatureLayout]]:
+        """Features of nodes and pairs after every block."""
+        given = self.block_irreps or ((self.irreps, self.irreps),) * self.n_blocks
+        return [(parse_irreps(nodes), parse_irreps(pairs)) for nodes, pairs in given]
 
 
 class Stage2Config(_Strict):
@@ -78,12 +107,14 @@ class ModelConfig(_Strict):
     """Both stages."""
 
     stage1: Stage1Config = Stage1Config()
-    stage2: Stage2Config = Stage2Config()
+    stage2: Stage2Config | None = Field(Stage2Config(), description="null: stage 1 only")
     dtype: Literal["float32", "float64"] = Field("float32", description="of weights and training")
 
     @model_validator(mode="after")
     def _groups(self) -> "ModelConfig":
-        if self.stage2.n_groups > self.stage1.n_blocks:
+        if self.stage2 is not None and self.stage1.block_irreps is not None:
+            raise ValueError("stage2: does not know the features of a stage 1 with block_irreps")
+        if self.stage2 is not None and self.stage2.n_groups > self.stage1.n_blocks:
             raise ValueError(
                 f"stage2.n_groups: expected at most stage1.n_blocks = {self.stage1.n_blocks}, "
                 f"got {self.stage2.n_groups}"

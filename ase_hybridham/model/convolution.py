@@ -6,21 +6,25 @@ weights). Gate and radial weight act on channels and are the same in any frame.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ase_hybridham.model.layout import Components, FeatureLayout
-from ase_hybridham.model.linear import DegreeLinear, OrderLinear
+from ase_hybridham.model.layout import FeatureLayout
+from ase_hybridham.model.linear import DegreeLinear, OrderLinear, use_plain
 from ase_hybridham.symmetry import polar_coupling
 
-__all__ = ["Convolution", "GaussianBasis", "LocalNorm", "RadialNetwork", "product_matrices", "smooth_envelope"]
+__all__ = ["Convolution", "GaussianBasis", "RadialNetwork", "product_matrices", "smooth_envelope"]
 
 # e3nn's constants: activations times these have second moment 1 under a normal distribution.
 SILU_SCALE = 1.6791767923989418
 SIGMOID_SCALE = 1.8467055342154763
+TANH_SCALE = 1.5937334472592695
+
+Gates = Literal["order", "channel"]
 
 
 class GaussianBasis(nn.Module):
@@ -55,87 +59,113 @@ class RadialNetwork(nn.Sequential):
             nn.Linear(n_gaussians, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, n_channels)
         )
 
+    def forward(self, gaussians: Tensor, elements: Tensor | None = None) -> Tensor:
+        """(n, n_gaussians) -> (n, n_channels); what is known of the elements (n, width) adds to the first layer."""
+        first, *others = self
+        hidden = first(gaussians)
+        if elements is not None:
+            hidden = hidden + elements
+        for layer in others:
+            hidden = layer(hidden)
+        return hidden
 
-class LocalNorm(nn.Module):
-    """Norm of each row by itself: layer norm of the scalars, and every l > 0 over the rms of itself and the scalars.
 
-    Without statistics over the graph, a prediction depends on nothing beyond the receptive field. Where a degree
-    vanishes by symmetry, as in every ideal crystal, its own rms alone would make a feature of rounding noise (seen: H
-    of ideal graphene that turns with the cell to 0.2 eV only).
+class _Gate(nn.Module):
+    """Scalars times their own sigmoid (SiLU), all others times the sigmoid of a scalar of their own; 0o: tanh.
+
+    Rows in: [l = 0, gates, then as in the rows out]. All that is multiplied by one sigmoid also shares a weight.
 
     Parameters
     ----------
     layout : FeatureLayout
-    components : Components
-        `layout.lab` or `layout.edge`: where the rows stand.
+        Of the rows out.
+    segments : list of (int, int, int)
+        Of the rows out behind l = 0: components that share a gate, channels, number of the first channel's gate.
     """
 
-    average: Tensor
-    degree: Tensor
-    channel: Tensor
-
-    def __init__(self, layout: FeatureLayout, components: Components, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.n_scalars = layout.multiplicities[0]
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(layout.n_channels))
-        self.bias = nn.Parameter(torch.zeros(self.n_scalars))
-        degree = layout.channel_degree[components.channel]
-        average = np.eye(layout.lmax + 1)[degree]
-        average /= average.sum(0)
-        average[:, 1:] = 0.5 * (average[:, 1:] + average[:, :1])
-        self.register_buffer("average", torch.from_numpy(average), persistent=False)
-        self.register_buffer("degree", torch.from_numpy(layout.channel_degree), persistent=False)
-        self.register_buffer("channel", torch.from_numpy(components.channel), persistent=False)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """(n_rows, size) -> (n_rows, size)."""
-        scalars, others = rows.split([self.n_scalars, rows.shape[1] - self.n_scalars], dim=1)
-        rows = torch.cat([scalars - scalars.mean(1, keepdim=True), others], dim=1)
-        inverse = torch.rsqrt(rows.square() @ self.average + self.eps)
-        factor = inverse.index_select(1, self.degree) * self.weight
-        return torch.addcmul(self.padded_bias(rows.shape[1]), rows, factor.index_select(1, self.channel))
-
-    def padded_bias(self, size: int) -> Tensor:
-        """The bias of the scalars with zeros for all other components."""
-        return nn.functional.pad(self.bias, (0, size - self.n_scalars))
-
-
-class _Gate(nn.Module):
-    """Scalars times their own sigmoid (SiLU), all others times a sigmoid of a scalar of their own.
-
-    Parameters
-    ----------
-    n_scalars : int
-    number : array of int, shape (size,)
-        Which number multiplies each component: below n_scalars the scalars' own sigmoids, then the gates.
-    """
-
-    number: Tensor
     scale: Tensor
 
-    def __init__(self, n_scalars: int, number: NDArray) -> None:
+    def __init__(self, layout: FeatureLayout, segments: list[tuple[int, int, int]]) -> None:
         super().__init__()
-        self.n_scalars, self.n_gates = n_scalars, int(number.max()) + 1 - n_scalars
-        scale = np.repeat([SILU_SCALE, SIGMOID_SCALE], [n_scalars, self.n_gates])
+        self.n_scalars, self.n_first = layout.n_scalars, layout.multiplicities[0]
+        self.segments = segments
+        self.n_numbers = max([self.n_first, *(channels + number for _, channels, number in segments)])
+        scale = np.repeat([SILU_SCALE, SIGMOID_SCALE], [self.n_first, self.n_numbers - self.n_first])
         self.register_buffer("scale", torch.from_numpy(scale), persistent=False)
-        self.register_buffer("number", torch.from_numpy(number), persistent=False)
 
-    def forward(self, rows: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Rows of [scalars, gates, others] -> rows of [scalars, others], times weights of the numbers."""
-        n = self.n_scalars
-        scalars, gates, others = rows.split([n, self.n_gates, rows.shape[1] - n - self.n_gates], dim=1)
-        factor = torch.sigmoid(torch.cat([scalars, gates], dim=1)) * self.scale
-        if weight is not None:
-            factor = factor * weight
-        return torch.cat([scalars, others], dim=1) * factor.index_select(1, self.number)
+    @property
+    def n_gates(self) -> int:
+        """Scalars that only gate."""
+        return self.n_numbers - self.n_first
+
+    def forward(self, rows: Tensor, weight: Tensor, which: Tensor | None = None) -> Tensor:
+        """Rows (n_rows, .) -> (n_rows, size), times rows `which` of the weights, or the only row of weights."""
+        if not use_plain():
+            return _Gated.apply(rows, weight, which, self)
+        w = weight if which is None else weight.index_select(0, which)
+        factor = torch.sigmoid(rows[:, : self.n_numbers]) * self.scale * w
+        s, n = self.n_scalars, self.n_first
+        parts = [rows[:, :s] * factor[:, :s], torch.tanh(rows[:, s:n]) * (TANH_SCALE * w[:, s:n])]
+        for x, (_, channels, number) in zip(self.split(rows, self.n_numbers), self.segments, strict=True):
+            parts.append((x * factor[:, None, number : number + channels]).flatten(1))
+        return torch.cat(parts, dim=1)
+
+    def split(self, rows: Tensor, start: int) -> list[Tensor]:
+        """The segments of rows from a column on, (n_rows, components, channels) each, without copies."""
+        out = []
+        for components, channels, _ in self.segments:
+            out.append(rows[:, start : start + components * channels].unflatten(1, (components, channels)))
+            start += components * channels
+        return out
+
+
+class _Gated(torch.autograd.Function):
+    """`_Gate` with its derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, which: Tensor | None, gate: _Gate) -> Tensor:
+        s, n = gate.n_scalars, gate.n_first
+        w = weight if which is None else weight.index_select(0, which)
+        factor = torch.sigmoid(rows[:, : gate.n_numbers]).mul_(gate.scale).mul_(w)
+        out = rows.new_empty(len(rows), rows.shape[1] - gate.n_gates)
+        torch.mul(rows[:, :s], factor[:, :s], out=out[:, :s])
+        if n > s:
+            out[:, s:n] = torch.tanh(rows[:, s:n]) * (TANH_SCALE * w[:, s:n])
+        both = zip(gate.split(rows, gate.n_numbers), gate.split(out, n), gate.segments, strict=True)
+        for x, y, (_, channels, number) in both:
+            torch.mul(x, factor[:, None, number : number + channels], out=y)
+        ctx.gate = gate
+        ctx.save_for_backward(rows, weight, which)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (rows, weight, which), gate, (d_out,) = ctx.saved_tensors, ctx.gate, grads
+        s, n = gate.n_scalars, gate.n_first
+        w = weight if which is None else weight.index_select(0, which)
+        sigmoid = torch.sigmoid(rows[:, : gate.n_numbers])
+        base = sigmoid * gate.scale
+        factor = base * w
+        d_rows, d_factor = torch.empty_like(rows), torch.zeros_like(factor)
+        torch.mul(d_out[:, :s], rows[:, :s], out=d_factor[:, :s])
+        splits = (gate.split(rows, gate.n_numbers), gate.split(d_out, n), gate.split(d_rows, gate.n_numbers))
+        for x, dy, dx, (_, channels, number) in zip(*splits, gate.segments, strict=True):
+            torch.mul(dy, factor[:, None, number : number + channels], out=dx)
+            d_factor[:, number : number + channels] += (x * dy).sum(1)
+        d_weight = d_factor * base
+        torch.mul(d_factor.mul_(factor), sigmoid.neg_().add_(1.0), out=d_rows[:, : gate.n_numbers])
+        d_rows[:, :s].addcmul_(d_out[:, :s], factor[:, :s])
+        if n > s:
+            tanh = torch.tanh(rows[:, s:n])
+            d_weight[:, s:n] = d_out[:, s:n] * tanh * TANH_SCALE
+            d_rows[:, s:n] = d_out[:, s:n] * (1 - tanh.square()) * (TANH_SCALE * w[:, s:n])
+        if which is None:
+            return d_rows, d_weight.sum(0, keepdim=True), None, None
+        return d_rows, torch.zeros_like(weight).index_add_(0, which, d_weight), None, None
 
 
 class Convolution(nn.Module):
     """Product with the edge's harmonics, gate, radial weight: hoppings in their frames, on-site pairs in the lab.
-
-    In the frame of an edge every order of a channel has a gate and a radial weight of its own; DeepH-E3 has one
-    for all orders of a channel, which is the special case of equal ones.
 
     Parameters
     ----------
@@ -144,41 +174,53 @@ class Convolution(nn.Module):
     out : FeatureLayout
     n_gaussians, radial_width : int
         Of the radial network.
+    gates : {"order", "channel"}
+        Whether every order |m| of a channel has a gate and a radial weight of its own, or all share one (DeepH-E3).
     """
 
     def __init__(
-        self, node: FeatureLayout, edge: FeatureLayout, out: FeatureLayout, n_gaussians: int, radial_width: int
+        self,
+        node: FeatureLayout,
+        edge: FeatureLayout,
+        out: FeatureLayout,
+        n_gaussians: int,
+        radial_width: int,
+        gates: Gates,
     ) -> None:
         super().__init__()
-        n_scalars = out.multiplicities[0]
-        # the m = 0 components come first and are numbered by channel, so the scalars are the first numbers
-        starts = np.cumsum([0, *out.counts])
-        order = np.abs(out.edge.order)
-        number = starts[order] + out.edge.channel - (out.n_channels - np.array(out.counts)[order])
-        self.hopping_gate, self.onsite_gate = _Gate(n_scalars, number), _Gate(n_scalars, out.lab.channel)
-        self.hopping = OrderLinear([node, node, edge], (out.counts[0] + self.hopping_gate.n_gates, *out.counts[1:]))
-        self.onsite = DegreeLinear([node, edge], (n_scalars + self.onsite_gate.n_gates, *out.multiplicities[1:]))
-        self.radial = RadialNetwork(n_gaussians, radial_width, n_scalars + self.hopping_gate.n_gates)
+        counts, muls, n_first = out.counts, out.multiplicities, out.multiplicities[0]
+        starts = np.cumsum([0, *counts])
+        numbers = [int(starts[m]) if gates == "order" else out.n_channels - counts[m] for m in range(len(counts))]
+        orders = [(1, counts[0] - n_first, n_first)] + [(2, counts[m], numbers[m]) for m in range(1, len(counts))]
+        degrees = [(2 * l + 1, muls[l], sum(muls[:l])) for l in range(1, len(muls))]
+        self.hopping_gate, self.onsite_gate = _Gate(out, orders), _Gate(out, degrees)
+        # n_j comes from the reverse edge: in its frame, which differs by the sign of -m and what weights absorb
+        n_hopping = (counts[0] + self.hopping_gate.n_gates, *counts[1:])
+        self.hopping = OrderLinear([node, node, edge], n_hopping, mirrored=1)
+        self.onsite = DegreeLinear([node, edge], (n_first + self.onsite_gate.n_gates, *muls[1:]))
+        self.radial = RadialNetwork(n_gaussians, radial_width, self.hopping_gate.n_numbers)
+        self.onsite_weight = nn.Parameter(torch.ones(1, out.n_channels))
 
-    def forward(
-        self, node_i: Tensor, node_j: Tensor, edge: Tensor, node: Tensor, onsite: Tensor, radial: Tensor, half: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Messages of hoppings (E, size) and of on-site pairs (N, size).
+    def hoppings(self, node_i: Tensor, node_j: Tensor, edge: Tensor, weight: Tensor, half: Tensor) -> Tensor:
+        """Messages of hoppings in their frames, (E, size).
 
         Parameters
         ----------
-        node_i, node_j, edge : tensors, shape (E, .)
-            In the frame of the edge.
-        node, onsite : tensors, shape (N, .)
-            Features of atoms and of their on-site pairs in the lab.
-        radial : tensor, shape (n_half, n_gaussians)
-            Expanded distances of undirected pairs.
+        node_i : Tensor, shape (E, .)
+            Features of atom i in the frame of the edge.
+        node_j : Tensor, shape (E, .)
+            Features of atom j in the frame of the reverse edge.
+        edge : Tensor, shape (E, .)
+        weight : Tensor, shape (n_half, numbers)
+            Radial weights of undirected pairs.
         half : LongTensor, shape (E,)
             Undirected pair of each edge.
         """
-        weight = self.radial(radial).index_select(0, half)
-        hopping = self.hopping_gate(self.hopping([node_i, node_j, edge]), weight)
-        return hopping, self.onsite_gate(self.onsite([node, onsite]))
+        return self.hopping_gate(self.hopping([node_i, node_j, edge]), weight, half)
+
+    def onsites(self, node: Tensor, onsite: Tensor) -> Tensor:
+        """The same of on-site pairs in the lab, (N, size)."""
+        return self.onsite_gate(self.onsite([node, onsite]), self.onsite_weight)
 
 
 def product_matrices(

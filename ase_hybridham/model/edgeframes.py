@@ -1,23 +1,50 @@
-"""Turning features of atoms into the frames of their edges, and messages back."""
+"""Turning features of atoms into the frames of their edges, and messages back.
 
+All edges of an atom turn its features at once: for every order m one matrix product of the rows m of their
+alignment matrices, side by side for all l, with the atom's features as a block-diagonal matrix.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from ase_hybridham.model.layout import FeatureLayout
+from ase_hybridham.model.linear import use_plain
 from ase_hybridham.symmetry import reverse_sign
 
 __all__ = ["EdgeFrames"]
 
 
-class EdgeFrames:
-    """Turns node features into the frames of their edges and sums messages back.
+@dataclass
+class _Spread:
+    """Where the features of an atom stand in the block-diagonal matrices, one per |m|.
 
-    The edges of a node are padded to the largest number of neighbors, so that turning is one matrix product
-    per l and node (shape (neighbors (2l+1), 2l+1)) instead of thousands of tiny ones.
+    Parameters
+    ----------
+    source, place : LongTensors
+        Component of a lab row, and its place among the elements of all matrices.
+    shapes : list of (int, int)
+        Of the matrix of every |m|: orders of all l >= max(m, 1), channels with such l.
+    swapped : list of Tensor or None
+        For every |m|, 1 where a channel is unnatural.
+    """
+
+    source: Tensor
+    place: Tensor
+    shapes: list[tuple[int, int]]
+    swapped: list[Tensor] | None
+
+
+class EdgeFrames:
+    """The frames of all edges of some atoms.
 
     Parameters
     ----------
     alignments : list of tensors, shape (E, 2l+1, 2l+1), l = 1 .. lmax
+        Edge frame <- lab.
     center : LongTensor, shape (E,)
         i, ascending.
     reverse : LongTensor, shape (E,)
@@ -25,72 +52,206 @@ class EdgeFrames:
     """
 
     def __init__(self, alignments: list[Tensor], center: Tensor, reverse: Tensor, n_nodes: int) -> None:
+        self.by_edge, self.center, self.reverse, self.n_nodes = alignments, center, reverse, n_nodes
         degree = torch.bincount(center, minlength=n_nodes)
-        self.n_nodes, self.n_edges, self.reverse = n_nodes, len(center), reverse
+        self.first = torch.cumsum(degree, 0) - degree
         self.width = int(degree.max()) if len(center) else 0
-        self.dense = self.n_edges == n_nodes * self.width
-        first = torch.cumsum(degree, 0) - degree
-        self.slot = center * self.width + torch.arange(len(center), device=center.device) - first[center]
-        self.by_edge = alignments
-        self.alignments = [self._pad(a.flatten(1)).view(n_nodes, -1, a.shape[-1]) for a in alignments]
-        self.signs: dict[FeatureLayout, Tensor] = {}
-        self.indices: dict[FeatureLayout, tuple[Tensor, Tensor]] = {}
-
-    def _pad(self, rows: Tensor) -> Tensor:
-        """(E, n) -> (n_nodes, width, n), zeros where a node has fewer edges."""
-        if not self.dense:
-            rows = rows.new_zeros(self.n_nodes * self.width, rows.shape[1]).index_copy(0, self.slot, rows)
-        return rows.view(self.n_nodes, self.width, rows.shape[1])
-
-    def _index(self, layout: FeatureLayout, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Edge row -> lab row of components, and back."""
-        if layout not in self.indices:
-            to_lab = torch.from_numpy(layout.edge_to_lab).to(device)
-            self.indices[layout] = (to_lab, torch.argsort(to_lab))
-        return self.indices[layout]
+        self.dense = len(center) == n_nodes * self.width
+        self.slot = center * self.width + torch.arange(len(center), device=center.device) - self.first[center]
+        self._rows: list[Tensor] | None = None
+        self._spreads: dict[FeatureLayout, _Spread] = {}
+        self._signs: dict[FeatureLayout, Tensor] = {}
 
     def into(self, nodes: Tensor, layout: FeatureLayout) -> Tensor:
         """Features of atom i in the frame of every edge, (N, size) -> (E, size)."""
-        _, to_edge = self._index(layout, nodes.device)
-        parts = []
-        for l, part in enumerate(nodes.split(layout.widths, dim=1)):
-            if l == 0:
-                parts.append(part[:, None].expand(-1, self.width, -1))
-            else:
-                turned = torch.bmm(self.alignments[l - 1], part.unflatten(1, (2 * l + 1, -1)))
-                parts.append(turned.view(self.n_nodes, self.width, layout.widths[l]))
-        out = torch.cat(parts, dim=2).flatten(0, 1)
-        if not self.dense:
-            out = out.index_select(0, self.slot)
-        return out.index_select(1, to_edge)
+        return self._into(nodes, layout) if use_plain() else _Into.apply(nodes, self, layout)
+
+    def sum_out(self, messages: Tensor, layout: FeatureLayout) -> Tensor:
+        """Sum over the edges of every atom of messages turned back to the lab, (E, size) -> (N, size)."""
+        return self._sum_out(messages, layout) if use_plain() else _SumOut.apply(messages, self, layout)
+
+    def reversed(self, rows: Tensor) -> Tensor:
+        """Rows of the reverse edges, (E, size) -> (E, size)."""
+        return rows.index_select(0, self.reverse) if use_plain() else _Reversed.apply(rows, self.reverse)
 
     def partner(self, turned: Tensor, layout: FeatureLayout) -> Tensor:
         """Features of atom j in the frame of every edge, from `into`: D(ij) = S D(ji)."""
-        if layout not in self.signs:
-            flips = reverse_sign(layout.lmax)
-            degree = layout.channel_degree[layout.edge.channel]
-            sign = [flips[l][l + m] for l, m in zip(degree, layout.edge.order, strict=True)]
-            self.signs[layout] = torch.tensor(sign, dtype=turned.dtype, device=turned.device)
-        return turned.index_select(0, self.reverse) * self.signs[layout]
+        if layout not in self._signs:
+            flips, natural = reverse_sign(layout.lmax), layout.channel_natural[layout.edge.channel]
+            degree, order = layout.channel_degree[layout.edge.channel], layout.edge.order
+            signed = np.where(natural, order, -order)  # unnatural channels are stored swapped
+            sign = [flips[l][l + m] for l, m in zip(degree, signed, strict=True)]
+            self._signs[layout] = torch.tensor(sign, dtype=turned.dtype, device=turned.device)
+        return self.reversed(turned) * self._signs[layout]
 
     def to_lab(self, rows: Tensor, layout: FeatureLayout) -> Tensor:
         """Features of edges in the lab, (E, size) -> (E, size)."""
-        to_lab, _ = self._index(layout, rows.device)
-        parts = list(rows.index_select(1, to_lab).split(layout.widths, dim=1))
+        index, sign = (torch.from_numpy(a).to(rows.device) for a in layout.edge_to_lab)
+        parts = list((rows.index_select(1, index) * sign.to(rows)).split(layout.widths, dim=1))
         for l, mul in enumerate(layout.multiplicities[1:], start=1):
             columns = parts[l].unflatten(1, (2 * l + 1, mul))
             parts[l] = torch.bmm(self.by_edge[l - 1].transpose(1, 2), columns).flatten(1)
         return torch.cat(parts, dim=1)
 
-    def sum_out(self, messages: Tensor, layout: FeatureLayout) -> Tensor:
-        """Sum over the edges of every node of messages turned back to the lab, (E, size) -> (N, size)."""
-        to_lab, _ = self._index(layout, messages.device)
-        padded = self._pad(messages.index_select(1, to_lab))
-        parts = []
-        for l, part in enumerate(padded.split(layout.widths, dim=2)):
-            if l == 0:
-                parts.append(part.sum(1))
-            else:
-                columns = part.reshape(self.n_nodes, self.width * (2 * l + 1), layout.multiplicities[l])
-                parts.append(torch.bmm(self.alignments[l - 1].transpose(1, 2), columns).flatten(1))
-        return torch.cat(parts, dim=1)
+    def chunks(self, n_edges: int) -> list["Chunk"]:
+        """Ranges of atoms with at most so many edges (or one atom), each with frames of its own."""
+        degree = torch.bincount(self.center, minlength=self.n_nodes).cpu().numpy()
+        ends = np.concatenate([[0], np.cumsum(degree)])
+        if ends[-1] <= n_edges:
+            return [Chunk(slice(0, self.n_nodes), slice(0, int(ends[-1])), self)]
+        chunks, start = [], 0
+        while start < self.n_nodes:
+            stop = max(start + 1, int(np.searchsorted(ends, ends[start] + n_edges, side="right")) - 1)
+            edges = slice(int(ends[start]), int(ends[stop]))
+            center = self.center[edges] - start
+            frames = EdgeFrames([a[edges] for a in self.by_edge], center, self.reverse[edges], stop - start)
+            chunks.append(Chunk(slice(start, stop), edges, frames))
+            start = stop
+        return chunks
+
+    @property
+    def rows(self) -> list[Tensor]:
+        """Rows m = 0, 1, -1, 2, -2, ... of the alignments of all l >= max(|m|, 1), padded: (N, width, orders)."""
+        if self._rows is None:
+            self._rows = []
+            for k in range(2 * len(self.by_edge) + 1):
+                m = (k + 1) // 2 if k % 2 else -(k // 2)
+                parts = [a[:, l + m] for l, a in enumerate(self.by_edge, start=1) if l >= abs(m)]
+                self._rows.append(self._pad(torch.cat(parts, 1)))
+        return self._rows
+
+    def _pad(self, rows: Tensor) -> Tensor:
+        """(E, n) -> (N, width, n), zeros where an atom has fewer edges."""
+        if not self.dense:
+            rows = rows.new_zeros(self.n_nodes * self.width, rows.shape[1]).index_copy(0, self.slot, rows)
+        return rows.view(self.n_nodes, self.width, rows.shape[1])
+
+    def _spread(self, layout: FeatureLayout, like: Tensor) -> _Spread:
+        if layout not in self._spreads:
+            self._spreads[layout] = _spread_of(layout, like)
+        return self._spreads[layout]
+
+    def _blocks(self, nodes: Tensor, layout: FeatureLayout) -> list[Tensor]:
+        """Features of atoms as block-diagonal matrices, (N, orders, channels) for every |m|."""
+        spread = self._spread(layout, nodes)
+        sizes = [a * b for a, b in spread.shapes]
+        flat = nodes.new_zeros(len(nodes), sum(sizes))
+        flat = flat.index_copy(1, spread.place, nodes.index_select(1, spread.source))
+        return [part.unflatten(1, shape) for part, shape in zip(flat.split(sizes, 1), spread.shapes, strict=True)]
+
+    def _into(self, nodes: Tensor, layout: FeatureLayout) -> Tensor:
+        if layout.lmax == 0:
+            return nodes.index_select(0, self.center)
+        n = layout.multiplicities[0]
+        parts, swapped = [nodes[:, None, :n].expand(-1, self.width, -1)], self._spread(layout, nodes).swapped
+        for m, block in enumerate(self._blocks(nodes, layout)):
+            pairs = [(0, 0)] if m == 0 else [(2 * m - 1, 2 * m), (2 * m, 2 * m - 1)]
+            for sign, (own, other) in zip((-1.0, 1.0), pairs, strict=False):
+                if swapped is None or m == 0:
+                    parts.append(torch.bmm(self.rows[own][..., : block.shape[1]], block))
+                else:
+                    straight, crossed = block * (1 - swapped[m]), block * (sign * swapped[m])
+                    both = torch.cat([self.rows[k][..., : block.shape[1]] for k in (own, other)], 2)
+                    parts.append(torch.bmm(both, torch.cat([straight, crossed], 1)))
+        out = torch.cat(parts, dim=2).flatten(0, 1)
+        return out if self.dense else out.index_select(0, self.slot)
+
+    def _sum_out(self, messages: Tensor, layout: FeatureLayout) -> Tensor:
+        if layout.lmax == 0:
+            return messages.new_zeros(self.n_nodes, layout.size).index_add(0, self.center, messages)
+        spread, padded, n = self._spread(layout, messages), self._pad(messages), layout.multiplicities[0]
+        parts, start = [], n
+        for m, (orders, channels) in enumerate(spread.shapes):
+            total = messages.new_zeros(self.n_nodes, orders, channels)
+            pairs = [(0, 0)] if m == 0 else [(2 * m - 1, 2 * m), (2 * m, 2 * m - 1)]
+            for sign, (own, other) in zip((-1.0, 1.0), pairs, strict=False):
+                here = padded[..., start : start + channels]
+                start += channels
+                product = torch.bmm(self.rows[own][..., :orders].transpose(1, 2), here)
+                if spread.swapped is not None and m > 0:
+                    crossed = torch.bmm(self.rows[other][..., :orders].transpose(1, 2), here)
+                    product = torch.lerp(product, sign * crossed, spread.swapped[m].expand_as(product))
+                total = total + product
+            parts.append(total.flatten(1))
+        flat = torch.cat(parts, 1).index_select(1, spread.place)
+        out = messages.new_zeros(self.n_nodes, layout.size).index_add(1, spread.source, flat)
+        scalars = padded[..., :n].sum(1)
+        return torch.cat([scalars, out[:, n:]], 1)
+
+
+@dataclass
+class Chunk:
+    """A range of atoms with all their edges.
+
+    Parameters
+    ----------
+    nodes, edges : slice
+    frames : EdgeFrames
+        Of these edges; `reverse` points into all edges.
+    """
+
+    nodes: slice
+    edges: slice
+    frames: EdgeFrames
+
+
+def _spread_of(layout: FeatureLayout, like: Tensor) -> _Spread:
+    """Component ((l, m'), c) of an atom stands in row (l, m') and column c of the matrices of all |m| <= l."""
+    degree, shapes, source, place, total = layout.channel_degree, [], [], [], 0
+    l_of, order_of = degree[layout.lab.channel], layout.lab.order
+    for m in range(layout.lmax + 1):
+        lowest = max(m, 1)
+        rows = sum(2 * l + 1 for l in range(lowest, layout.lmax + 1))
+        channels = sum(layout.multiplicities[lowest:])
+        picked = np.flatnonzero(l_of >= lowest)
+        row = l_of[picked] ** 2 - lowest**2 + l_of[picked] + order_of[picked]
+        column = layout.lab.channel[picked] - (layout.n_channels - channels)
+        source.append(picked)
+        place.append(total + row * channels + column)
+        shapes.append((rows, channels))
+        total += rows * channels
+    swapped = None
+    if not layout.channel_natural.all():
+        unnatural = torch.from_numpy(~layout.channel_natural).to(like)
+        swapped = [unnatural[layout.n_channels - channels :] for _, channels in shapes]
+    index = [torch.from_numpy(np.concatenate(a)).to(like.device) for a in (source, place)]
+    return _Spread(index[0], index[1], shapes, swapped)
+
+
+class _Into(torch.autograd.Function):
+    """Turning in; its adjoint is turning out and summing."""
+
+    @staticmethod
+    def forward(ctx: Any, nodes: Tensor, frames: EdgeFrames, layout: FeatureLayout) -> Tensor:
+        ctx.frames, ctx.layout = frames, layout
+        return frames._into(nodes, layout)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.frames._sum_out(grads[0], ctx.layout), None, None
+
+
+class _SumOut(torch.autograd.Function):
+    """Turning out and summing; its adjoint is turning in."""
+
+    @staticmethod
+    def forward(ctx: Any, messages: Tensor, frames: EdgeFrames, layout: FeatureLayout) -> Tensor:
+        ctx.frames, ctx.layout = frames, layout
+        return frames._sum_out(messages, layout)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.frames._into(grads[0], ctx.layout), None, None
+
+
+class _Reversed(torch.autograd.Function):
+    """Rows of the reverse edges: a permutation that is its own inverse, so no row is added to another."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, reverse: Tensor) -> Tensor:
+        ctx.save_for_backward(reverse)
+        return rows.index_select(0, reverse)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0].index_select(0, ctx.saved_tensors[0]), None

@@ -5,21 +5,27 @@ in and out. On-site pairs live in the lab frame. Outputs are direct-sum componen
 edge, in units of the target's scale, and obey hermiticity and the selection rule by construction.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ase_hybridham.model.config import Stage1Config
-from ase_hybridham.model.convolution import Convolution, GaussianBasis, LocalNorm, smooth_envelope
-from ase_hybridham.model.edgeframes import EdgeFrames
+from ase_hybridham.model.convolution import Convolution, GaussianBasis, smooth_envelope
+from ase_hybridham.model.edgeframes import Chunk, EdgeFrames
 from ase_hybridham.model.graph import PairGraph
 from ase_hybridham.model.layout import FeatureLayout
 from ase_hybridham.model.linear import DegreeLinear, OrderLinear, RowTypes, Typed, row_types
+from ase_hybridham.model.norm import GraphNorm, LocalNorm
 from ase_hybridham.model.readout import HermitianReadout
 from ase_hybridham.model.vocabulary import Vocabulary
 
 __all__ = ["Stage1", "Stage1Output"]
+
+# without derivatives, edges pass in groups whose temporaries stay in the processor's cache
+PREDICTION_EDGES = 2048
 
 
 @dataclass
@@ -43,67 +49,152 @@ class Stage1Output:
     edge_out: Tensor
 
 
-class _NodeUpdate(nn.Module):
+@dataclass
+class _Geometry:
+    """What every layer needs of the graph.
+
+    Attributes
+    ----------
+    frames : EdgeFrames
+    chunks : list of Chunk
+        Ranges of atoms with their edges, evaluated one after the other.
+    recompute : bool
+        Whether chunks are evaluated again for the derivative instead of being remembered.
+    radial : Tensor, shape (n_half, n_gaussians)
+        Expanded distances of undirected pairs.
+    envelope : Tensor, shape (n_half, 1)
+    ends : LongTensor, shape (2, n_half)
+        Species of their atoms.
+    half : list over chunks of LongTensors
+        Undirected pair of every edge.
+    species : RowTypes
+    element_pairs : list over chunks of RowTypes
+    graph : LongTensor, shape (N,)
+        Structure of every atom in a batch.
+    n_graphs : int
+    """
+
+    frames: EdgeFrames
+    chunks: list[Chunk]
+    recompute: bool
+    radial: Tensor
+    envelope: Tensor
+    ends: Tensor
+    half: list[Tensor]
+    species: RowTypes
+    element_pairs: list[RowTypes]
+    graph: Tensor
+    n_graphs: int
+
+    def run(self, one: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """``one(number of the chunk, its rows)`` of every chunk, put together."""
+        sizes = [chunk.edges.stop - chunk.edges.start for chunk in self.chunks]
+        out = []
+        for number, parts in enumerate(zip(*(r.split(sizes) for r in rows), strict=True)):
+            if self.recompute:
+                out.append(checkpoint(one, number, *parts, use_reentrant=False, preserve_rng_state=False))
+            else:
+                out.append(one(number, *parts))
+        return out[0] if len(out) == 1 else torch.cat(out)
+
+
+class _Messages(nn.Module):
+    """What node and edge updates share: the convolution with its radial weights."""
+
+    def __init__(
+        self, node: FeatureLayout, edge: FeatureLayout, out: FeatureLayout, vocabulary: Vocabulary, c: Stage1Config
+    ) -> None:
+        super().__init__()
+        self.out = out
+        self.convolution = Convolution(node, edge, out, c.n_gaussians, c.radial_width, c.gates)
+        # the elements of a pair act on its radial weights, with one vector each
+        embedded = c.pair_maps == "shared" and vocabulary.n_species > 1
+        self.elements = nn.Embedding(vocabulary.n_species, c.radial_width) if embedded else None
+
+    def weights(self, geometry: _Geometry) -> Tensor:
+        """Radial weights of undirected pairs, (n_half, numbers)."""
+        elements = None if self.elements is None else self.elements(geometry.ends).sum(0)
+        return self.convolution.radial(geometry.radial, elements)
+
+
+class _NodeUpdate(_Messages):
     """Messages from all pairs of an atom, linear map, self connection, norm, skip."""
 
     def __init__(
-        self, node: FeatureLayout, edge: FeatureLayout, out: FeatureLayout, n_species: int, c: Stage1Config
+        self, node: FeatureLayout, edge: FeatureLayout, out: FeatureLayout, vocabulary: Vocabulary, c: Stage1Config
     ) -> None:
-        super().__init__()
-        self.layout, self.out = node, out
-        self.convolution = Convolution(node, edge, out, c.n_gaussians, c.radial_width)
-        self.post = DegreeLinear([out], out.multiplicities)
-        self.own = Typed([DegreeLinear([node], out.multiplicities, bias=False) for _ in range(n_species)])
-        self.skip = None if node == out else DegreeLinear([node], out.multiplicities, bias=False)
-        self.norm = LocalNorm(out, out.lab)
+        super().__init__(node, edge, out, vocabulary, c)
+        muls, n_species = out.multiplicities, vocabulary.n_species
+        self.post = DegreeLinear([out], muls)
+        self.own = Typed([DegreeLinear([node], muls, bias=False) for _ in range(n_species)])
+        self.skip = None if node == out else DegreeLinear([node], muls, bias=False)
+        self.norm = LocalNorm(out, out.lab) if c.norm == "local" else GraphNorm(out)
 
     def forward(
-        self, node: Tensor, turned: tuple[Tensor, Tensor], edge: Tensor, onsite: Tensor, geometry: "_Geometry"
+        self, node: Tensor, turned: tuple[Tensor, Tensor], edge: Tensor, onsite: Tensor, geometry: _Geometry
     ) -> Tensor:
-        hopping, own = self.convolution(*turned, edge, node, onsite, geometry.radial, geometry.half)
-        summed = geometry.frames.sum_out(hopping * geometry.envelope, self.out) + own
-        update = self.norm(self.post([summed]) + self.own([node], geometry.species))
-        return update + (node if self.skip is None else self.skip([node]))
+        weight = self.weights(geometry) * geometry.envelope
+
+        def message(number: int, node_i: Tensor, node_j: Tensor, pair: Tensor) -> Tensor:
+            hopping = self.convolution.hoppings(node_i, node_j, pair, weight, geometry.half[number])
+            return geometry.chunks[number].frames.sum_out(hopping, self.out)
+
+        summed = geometry.run(message, *turned, edge) + self.convolution.onsites(node, onsite)
+        update = self.post([summed]) + self.own([node], geometry.species)
+        skip = node if self.skip is None else self.skip([node])
+        if isinstance(self.norm, GraphNorm):
+            return self.norm.nodes(update, skip, geometry.graph, geometry.n_graphs)
+        return self.norm(update, skip)
 
 
-class _EdgeUpdate(nn.Module):
+class _EdgeUpdate(_Messages):
     """The same for pairs: their own convolution in place of the sum."""
 
     def __init__(
         self, node: FeatureLayout, edge: FeatureLayout, out: FeatureLayout, vocabulary: Vocabulary, c: Stage1Config
-    ):
-        super().__init__()
-        self.convolution = Convolution(node, edge, out, c.n_gaussians, c.radial_width)
+    ) -> None:
+        super().__init__(node, edge, out, vocabulary, c)
         counts, muls = out.counts, out.multiplicities
-        self.post, self.onsite_post = OrderLinear([out], counts), DegreeLinear([out], muls)
-        self.own = Typed([OrderLinear([edge], counts, bias=False) for _ in range(vocabulary.n_pairs)])
+        separate = c.pair_maps == "separate"
+        self.post = OrderLinear([out] if separate else [out, edge], counts)
+        n_pairs = vocabulary.n_pairs if separate else 0
+        self.own = Typed([OrderLinear([edge], counts, bias=False) for _ in range(n_pairs)])
+        self.onsite_post = DegreeLinear([out], muls)
         self.onsite_own = Typed([DegreeLinear([edge], muls, bias=False) for _ in range(vocabulary.n_species)])
         same = edge == out
         self.skip = None if same else OrderLinear([edge], counts, bias=False)
         self.onsite_skip = None if same else DegreeLinear([edge], muls, bias=False)
-        self.norm, self.onsite_norm = LocalNorm(out, out.edge), LocalNorm(out, out.lab)
+        self.norm: LocalNorm | GraphNorm
+        if c.norm == "local":
+            self.norm, self.onsite_norm = LocalNorm(out, out.edge), LocalNorm(out, out.lab)
+        else:
+            self.norm = GraphNorm(out)
 
     def forward(
-        self, node: Tensor, turned: tuple[Tensor, Tensor], edge: Tensor, onsite: Tensor, geometry: "_Geometry"
+        self, node: Tensor, turned: tuple[Tensor, Tensor], edge: Tensor, onsite: Tensor, geometry: _Geometry
     ) -> tuple[Tensor, Tensor]:
-        hopping, own = self.convolution(*turned, edge, node, onsite, geometry.radial, geometry.half)
-        update = self.norm(self.post([hopping]) + self.own([edge], geometry.element_pairs))
-        onsite_update = self.onsite_norm(self.onsite_post([own]) + self.onsite_own([onsite], geometry.species))
-        new_edge = update + (edge if self.skip is None else self.skip([edge]))
-        new_onsite = onsite_update + (onsite if self.onsite_skip is None else self.onsite_skip([onsite]))
-        return new_edge, new_onsite
+        weight = self.weights(geometry)
 
+        def update(number: int, node_i: Tensor, node_j: Tensor, pair: Tensor) -> Tensor:
+            hopping = self.convolution.hoppings(node_i, node_j, pair, weight, geometry.half[number])
+            if len(self.own.maps):
+                rows = self.post([hopping]) + self.own([pair], geometry.element_pairs[number])
+            else:
+                rows = self.post([hopping, pair])
+            if isinstance(self.norm, GraphNorm):
+                return rows
+            return self.norm(rows, pair if self.skip is None else self.skip([pair]))
 
-@dataclass
-class _Geometry:
-    """What every layer needs of the graph."""
-
-    frames: EdgeFrames
-    radial: Tensor
-    half: Tensor
-    envelope: Tensor
-    species: RowTypes
-    element_pairs: RowTypes
+        rows = geometry.run(update, *turned, edge)
+        own = self.convolution.onsites(node, onsite)
+        onsite_rows = self.onsite_post([own]) + self.onsite_own([onsite], geometry.species)
+        onsite_skip = onsite if self.onsite_skip is None else self.onsite_skip([onsite])
+        if isinstance(self.norm, LocalNorm):
+            return rows, self.onsite_norm(onsite_rows, onsite_skip)
+        skip = edge if self.skip is None else self.skip([edge])
+        return self.norm.pairs(
+            (rows, skip), (onsite_rows, onsite_skip), geometry.frames, geometry.graph, geometry.n_graphs
+        )
 
 
 class Stage1(nn.Module):
@@ -118,6 +209,11 @@ class Stage1(nn.Module):
         Longest pair in angstrom: where radial functions end. Messages vanish where the pairs of two elements end.
     n_neighbors : float
         Average number of pairs of an atom, by whose root sums of messages are divided.
+
+    Attributes
+    ----------
+    edges_per_chunk : int or None
+        With derivatives: edges evaluated at a time, and again for the derivative, which saves memory.
     """
 
     pair_reach: Tensor
@@ -125,30 +221,40 @@ class Stage1(nn.Module):
     def __init__(self, config: Stage1Config, vocabulary: Vocabulary, reach: float, n_neighbors: float) -> None:
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
-        self.message_scale = n_neighbors**-0.5
-        self.layout = FeatureLayout(config.multiplicities)
-        if vocabulary.lmax > self.layout.lmax:
+        self.edges_per_chunk: int | None = None
+        self.message_scale = n_neighbors**-0.5 if config.envelope else 1.0
+        self.layout = config.layout
+        self.layouts = config.layouts
+        lmax = max(layout.lmax for layout in self.layouts[-1])
+        if vocabulary.lmax > lmax:
             raise ValueError(
                 f"stage1.irreps: expected l up to {vocabulary.lmax} for the orbitals of this basis, got {config.irreps}"
             )
-        scalars = FeatureLayout(self.layout.multiplicities[:1])
-        n_scalars = scalars.n_channels
+        n_scalars = config.n_embedding or self.layout.n_scalars
+        scalars = FeatureLayout((n_scalars,))
         self.node_embedding = nn.Embedding(vocabulary.n_species, n_scalars)
         self.onsite_embedding = nn.Embedding(vocabulary.n_species, n_scalars)
-        self.edge_embedding = GaussianBasis(n_scalars, reach)
+        self.edge_embedding = GaussianBasis(n_scalars, config.edge_reach or reach)
         self.gaussians = GaussianBasis(config.n_gaussians, reach)
         self.register_buffer("pair_reach", vocabulary.pair_reach(reach), persistent=False)
         self.node_updates, self.edge_updates = nn.ModuleList(), nn.ModuleList()
-        for block in range(config.n_blocks):
-            before = self.layout if block else scalars
-            self.node_updates.append(_NodeUpdate(before, before, self.layout, vocabulary.n_species, config))
-            self.edge_updates.append(_EdgeUpdate(self.layout, before, self.layout, vocabulary, config))
-        edge_maps = [OrderLinear([self.layout], t.counts, scale=0.3) for t in vocabulary.targets]
-        node_maps = [
-            DegreeLinear([self.layout], vocabulary.targets[vocabulary.onsite_pair(s)].natural_multiplicities, scale=0.3)
-            for s in range(vocabulary.n_species)
-        ]
-        self.readout = HermitianReadout(vocabulary, node_maps, edge_maps)
+        node = edge = scalars
+        for new_node, new_edge in self.layouts:
+            self.node_updates.append(_NodeUpdate(node, edge, new_node, vocabulary, config))
+            self.edge_updates.append(_EdgeUpdate(new_node, edge, new_edge, vocabulary, config))
+            node, edge = new_node, new_edge
+        onsite = [vocabulary.targets[vocabulary.onsite_pair(s)] for s in range(vocabulary.n_species)]
+        self.readout = HermitianReadout(
+            vocabulary,
+            [DegreeLinear([edge], t.onsite_multiplicities, scale=0.3) for t in onsite],
+            [OrderLinear([edge], t.counts, scale=0.3) for t in vocabulary.targets],
+            hermitian=config.readout == "hermitian",
+        )
+
+    @property
+    def lmax(self) -> int:
+        """Largest degree of the features that turn."""
+        return max(layout.lmax for pair in self.layouts for layout in pair)
 
     def forward(self, graph: PairGraph) -> Stage1Output:
         """Features and scaled outputs of a graph."""
@@ -158,25 +264,46 @@ class Stage1(nn.Module):
         edge = self.edge_embedding(graph.distance)
         turned = (node[graph.edge_index[0]], node[graph.edge_index[1]])  # scalars turn into themselves
         nodes, edges, onsites = [], [], []
-        for update_node, update_edge in zip(self.node_updates, self.edge_updates, strict=True):
+        for (layout, _), update_node, update_edge in zip(
+            self.layouts, self.node_updates, self.edge_updates, strict=True
+        ):
             node = update_node(node, turned, edge, onsite, geometry)
-            into = geometry.frames.into(node, self.layout)
-            turned = (into, geometry.frames.partner(into, self.layout))
+            into = geometry.frames.into(node, layout)
+            turned = (into, geometry.frames.reversed(into))
             edge, onsite = update_edge(node, turned, edge, onsite, geometry)
             nodes.append(node)
             edges.append(edge)
             onsites.append(onsite)
-        node_out, edge_out = self.readout([onsite], [edge], geometry.species, geometry.element_pairs, graph.reverse)
+        types = row_types(graph.element_pair, self.vocabulary.n_pairs)
+        node_out, edge_out = self.readout([onsite], [edge], geometry.species, types, graph.reverse)
         return Stage1Output(nodes, edges, onsites, node_out, edge_out)
 
     def _geometry(self, graph: PairGraph) -> _Geometry:
         number = torch.arange(len(graph.reverse), device=graph.reverse.device)
         undirected, half = torch.unique(torch.minimum(number, graph.reverse), return_inverse=True)
+        frames = graph.frames(self.lmax)
+        recompute = torch.is_grad_enabled() and self.edges_per_chunk is not None
+        if torch.is_grad_enabled():
+            n_edges = self.edges_per_chunk or len(number)
+        else:
+            n_edges = PREDICTION_EDGES if graph.distance.device.type == "cpu" else len(number)
+        chunks = frames.chunks(max(n_edges, 1))
+        distance = graph.distance[undirected]
+        if self.config.envelope:
+            envelope = smooth_envelope(distance, self.pair_reach[graph.element_pair[undirected]])[:, None]
+        else:
+            envelope = torch.ones_like(distance)[:, None]
+        graph_of = getattr(graph, "batch", None)
         return _Geometry(
-            frames=graph.frames(self.layout.lmax),
-            radial=self.gaussians(graph.distance[undirected]),
-            half=half,
-            envelope=smooth_envelope(graph.distance, self.pair_reach[graph.element_pair])[:, None] * self.message_scale,
+            frames=frames,
+            chunks=chunks,
+            recompute=recompute,
+            radial=self.gaussians(distance),
+            envelope=envelope * self.message_scale,
+            ends=graph.species[graph.edge_index[:, undirected]],
+            half=[half[chunk.edges] for chunk in chunks],
             species=row_types(graph.species, self.vocabulary.n_species),
-            element_pairs=row_types(graph.element_pair, self.vocabulary.n_pairs),
+            element_pairs=[row_types(graph.element_pair[c.edges], self.vocabulary.n_pairs) for c in chunks],
+            graph=torch.zeros_like(graph.species) if graph_of is None else graph_of,
+            n_graphs=1 if graph_of is None else graph.num_graphs,
         )

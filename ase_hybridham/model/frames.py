@@ -230,7 +230,7 @@ class EdgeFrame(Frame):
 
     def __init__(self, config: Stage2Config, layout: FeatureLayout, vocabulary: Vocabulary) -> None:
         super().__init__(config, layout, vocabulary)
-        lab_scalars, edge_scalars = layout.multiplicities[0], layout.counts[0]
+        lab_scalars, edge_scalars = layout.n_scalars, layout.counts[0]
         self.node_invariants = _Invariants(layout, layout.lab, lab_scalars)
         self.edge_invariants = _Invariants(layout, layout.edge, edge_scalars)
         self.node_output = _OutputInvariants(vocabulary, onsite=True)

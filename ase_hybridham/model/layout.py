@@ -1,4 +1,4 @@
-"""How features and targets lie in memory.
+"""How features lie in memory.
 
 Rows in the lab frame (atoms, on-site pairs): degree l outermost, then order m = -l .. l, then channel.
 Rows in the frame of their edge (hoppings): order outermost: m = 0 of every channel, then for m = 1, 2, ...
@@ -9,6 +9,7 @@ through itself left, so there it is one matrix per |m| that serves +m and -m ali
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +19,31 @@ __all__ = ["Components", "FeatureLayout"]
 
 @dataclass(frozen=True)
 class FeatureLayout:
-    """Natural irreps, m outermost.
+    """Irreps of rows of features; inside every l the natural ones, parity (-1)^l, come before the others.
+
+    In the frame of an edge unnatural channels are stored swapped, z(+m) = -y(-m), z(-m) = y(+m), z(0) = y(0): there
+    the mirrors through the edge act on them as on natural ones for m >= 1, and one matrix per |m| may mix both.
 
     Parameters
     ----------
-    multiplicities : tuple of int
+    natural : tuple of int
         Channels of l = 0, 1, ...
+    unnatural : tuple of int
+        Channels of 0o, 1e, 2o, ...
     """
 
-    multiplicities: tuple[int, ...]
+    natural: tuple[int, ...]
+    unnatural: tuple[int, ...] = ()
+
+    @cached_property
+    def multiplicities(self) -> tuple[int, ...]:
+        """Channels of l = 0, 1, ..., natural or not."""
+        return tuple(a + b for a, b in zip_longest(self.natural, self.unnatural, fillvalue=0))
+
+    @property
+    def n_scalars(self) -> int:
+        """Invariant channels, 0e: the first ones."""
+        return self.natural[0] if self.natural else 0
 
     @property
     def lmax(self) -> int:
@@ -40,8 +57,14 @@ class FeatureLayout:
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
-        """Channels with l >= m, for every m."""
+        """Channels with l >= m, for every m; they are the last ones."""
         return tuple(sum(self.multiplicities[m:]) for m in range(self.lmax + 1))
+
+    @cached_property
+    def channel_natural(self) -> NDArray[np.bool_]:
+        """Whether each channel has parity (-1)^l, shape (n_channels,)."""
+        both = zip_longest(self.natural, self.unnatural, fillvalue=0)
+        return np.concatenate([np.repeat([True, False], pair) for pair in both])
 
     @cached_property
     def widths(self) -> list[int]:
@@ -79,10 +102,13 @@ class FeatureLayout:
         return Components(np.concatenate(channel), np.concatenate(order))
 
     @cached_property
-    def edge_to_lab(self) -> NDArray[np.int64]:
-        """Index that takes the components of an edge row to those of a lab row, shape (size,)."""
+    def edge_to_lab(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """For every component of a lab row, which component of an edge row it is, and its sign; shape (size,) each."""
         place = {key: k for k, key in enumerate(zip(self.edge.channel, self.edge.order, strict=True))}
-        return np.array([place[key] for key in zip(self.lab.channel, self.lab.order, strict=True)])
+        natural = self.channel_natural[self.lab.channel]
+        order = np.where(natural, self.lab.order, -self.lab.order)
+        index = np.array([place[key] for key in zip(self.lab.channel, order, strict=True)])
+        return index, np.where(~natural & (self.lab.order < 0), -1.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,16 +1,141 @@
-"""Linear maps of rows: one matrix per l in the lab, one per |m| in the frame of an edge."""
+"""Linear maps of rows: one matrix per l in the lab, one per |m| in the frame of an edge.
 
-from collections.abc import Callable, Sequence
+Rows hold their segments side by side, so that each matrix product reads and writes slices of them: nothing is
+copied together first. The derivative is written out for that; `plain_operations` gives the same in operations
+that every mode of automatic differentiation knows.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ase_hybridham.model.layout import FeatureLayout
 
-__all__ = ["DegreeLinear", "OrderLinear", "RowTypes", "Typed", "by_type", "row_types"]
+__all__ = ["DegreeLinear", "OrderLinear", "RowTypes", "Typed", "by_type", "plain_operations", "row_types", "use_plain"]
 
 # Rows of each type: (type, indices), or (type, None) if all rows are of one type.
 RowTypes = list[tuple[int, Tensor | None]]
+
+_plain = False
+
+
+@contextmanager
+def plain_operations() -> Iterator[None]:
+    """Within, networks run without hand-written derivatives: slower, but open to forward mode."""
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
+
+
+def use_plain() -> bool:
+    """Whether hand-written derivatives are to be avoided: on request, and where the compiler writes its own."""
+    return _plain or torch.compiler.is_compiling()
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """One matrix and the slices it connects.
+
+    Parameters
+    ----------
+    components : int
+        Of every channel in this segment: they share the matrix.
+    inputs : tuple of (int, int, int)
+        Input, first column, channels.
+    start, channels : int
+        Of the output.
+    """
+
+    components: int
+    inputs: tuple[tuple[int, int, int], ...]
+    start: int
+    channels: int
+
+    def blocks(self, *matrices: Tensor) -> Iterator[tuple[Any, ...]]:
+        """Every input with its rows of the matrices."""
+        first = 0
+        for entry in self.inputs:
+            yield entry, *(matrix[first : first + entry[2]] for matrix in matrices)
+            first += entry[2]
+
+
+def _view(rows: Tensor, start: int, channels: int, components: int) -> Tensor:
+    """Columns of one segment as (components, n_rows, channels), without a copy."""
+    width = channels * components
+    return rows[:, start : start + width].unflatten(1, (components, channels)).transpose(0, 1)
+
+
+class _SegmentProduct(torch.autograd.Function):
+    """All products of a `_SegmentLinear` on (n_rows, .) inputs, written side by side into one output."""
+
+    @staticmethod
+    def forward(ctx: Any, segments: list[_Segment], mirrored: int | None, bias: Tensor | None, *tensors: Tensor) -> Any:
+        n = len(tensors) - len(segments)
+        rows, weights, last = tensors[:n], tensors[n:], segments[-1]
+        out = rows[0].new_empty(len(rows[0]), last.start + last.channels * last.components)
+        for segment, weight in zip(segments, weights, strict=True):
+            y = _view(out, segment.start, segment.channels, segment.components)
+            begun = segment.start == 0 and bias is not None
+            if bias is not None and begun:
+                y.copy_(bias.expand_as(y))
+            for (k, start, channels), w in segment.blocks(weight):
+                _multiply(_view(rows[k], start, channels, segment.components), w, y, begun, k == mirrored)
+                begun = True
+            if not begun:
+                y.zero_()
+        ctx.segments, ctx.mirrored = segments, mirrored
+        ctx.save_for_backward(*tensors)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        saved, needs, n_weights = ctx.saved_tensors, ctx.needs_input_grad, len(ctx.segments)
+        rows, weights = saved[:-n_weights], saved[-n_weights:]
+        d_rows = [_gradient_of(row, k, ctx.segments) if needs[3 + k] else None for k, row in enumerate(rows)]
+        d_weights = [torch.empty_like(weight) for weight in weights]
+        for segment, weight, d_weight in zip(ctx.segments, weights, d_weights, strict=True):
+            dy = _view(grads[0], segment.start, segment.channels, segment.components)
+            for (k, start, channels), w, dw in segment.blocks(weight, d_weight):
+                x, d_row = _view(rows[k], start, channels, segment.components), d_rows[k]
+                if d_row is not None:
+                    dx = _view(d_row, start, channels, segment.components)
+                    _multiply(dy, w.t(), dx, False, k == ctx.mirrored)
+                _accumulate(x, dy, dw, k == ctx.mirrored)
+        d_bias = grads[0][:, : ctx.segments[0].channels].sum(0) if needs[2] else None
+        return None, None, d_bias, *d_rows, *d_weights
+
+
+def _gradient_of(row: Tensor, k: int, segments: list[_Segment]) -> Tensor:
+    """Room for the gradient of an input; zeros where some of its components meet no matrix."""
+    widths = [channels * s.components for s in segments for number, _, channels in s.inputs if number == k]
+    return torch.empty_like(row) if sum(widths) == row.shape[1] else torch.zeros_like(row)
+
+
+def _multiply(x: Tensor, w: Tensor, y: Tensor, add: bool, mirrored: bool) -> None:
+    """y = x w, or y += x w; the second component with the other sign if it is mirrored."""
+    if mirrored and len(x) == 2:
+        for sign, x_one, y_one in zip((1.0, -1.0), x, y, strict=True):
+            y_one.addmm_(x_one, w, beta=float(add), alpha=sign)
+    elif len(x) == 1:
+        y[0].addmm_(x[0], w, beta=float(add))
+    else:
+        y.baddbmm_(x, w.expand(len(x), -1, -1), beta=float(add))
+
+
+def _accumulate(x: Tensor, dy: Tensor, dw: Tensor, mirrored: bool) -> None:
+    """dw = sum of x^T dy over the components."""
+    if len(x) > 2:  # rows in the lab, few of them
+        torch.sum(torch.bmm(x.transpose(1, 2), dy), 0, out=dw)
+        return
+    for c, (x_one, dy_one) in enumerate(zip(x, dy, strict=True)):
+        dw.addmm_(x_one.t(), dy_one, beta=float(c > 0), alpha=-1.0 if mirrored and c else 1.0)
 
 
 class _SegmentLinear(nn.Module):
@@ -18,40 +143,58 @@ class _SegmentLinear(nn.Module):
 
     Parameters
     ----------
-    inputs : list of lists of int
+    inputs : list of sequences of int
         Channels of the segments of every input; inputs are mixed side by side.
     outputs : tuple of int
         Channels of the output's segments.
     components : list of int
         Components of a segment.
+    mirrored : int, optional
+        An input whose second components (-m) change sign.
     """
 
     def __init__(
-        self, inputs: list[Sequence[int]], outputs: tuple[int, ...], components: list[int], bias: bool, scale: float
+        self,
+        inputs: list[Sequence[int]],
+        outputs: tuple[int, ...],
+        components: list[int],
+        *,
+        bias: bool,
+        scale: float,
+        mirrored: int | None = None,
     ) -> None:
         super().__init__()
-        self.outputs, self.components = outputs, components
-        self.widths = [[n * c for n, c in zip(channels, components, strict=False)] for channels in inputs]
+        self.mirrored = mirrored
+        self.segments: list[_Segment] = []
         self.weights = nn.ParameterList()
-        for segment, n_out in enumerate(outputs):
-            n_in = sum(channels[segment] for channels in inputs if segment < len(channels))
+        starts, out_start = [0] * len(inputs), 0
+        for s, n_out in enumerate(outputs):
+            present = tuple((k, starts[k], chans[s]) for k, chans in enumerate(inputs) if s < len(chans) and chans[s])
+            self.segments.append(_Segment(components[s], present, out_start, n_out))
+            out_start += components[s] * n_out
+            starts = [
+                b + components[s] * chans[s] if s < len(chans) else b for b, chans in zip(starts, inputs, strict=True)
+            ]
+            n_in = sum(channels for _, _, channels in present)
             self.weights.append(nn.Parameter(torch.randn(n_in, n_out) * (scale / max(n_in, 1) ** 0.5)))
+        # only the first segment (m = 0, or l = 0) is invariant and may have a bias
         self.bias = nn.Parameter(torch.zeros(outputs[0])) if bias else None
 
     def forward(self, rows: list[Tensor]) -> Tensor:
         """Rows of the inputs, each (n_rows, size) -> (n_rows, output size)."""
-        n_rows, out = len(rows[0]), []
-        parts = [row.split(widths, dim=1) for row, widths in zip(rows, self.widths, strict=True)]
-        for segment, (weight, n_out, n) in enumerate(zip(self.weights, self.outputs, self.components, strict=False)):
-            if not weight.numel():
-                out.append(rows[0].new_zeros(n_rows, n * n_out))
-                continue
-            present = [p[segment].reshape(n_rows * n, p[segment].shape[1] // n) for p in parts if segment < len(p)]
-            joined = present[0] if len(present) == 1 else torch.cat(present, dim=1)
-            # only the first segment (m = 0, or l = 0) is invariant and may have a bias
-            bias = self.bias if segment == 0 else None
-            product = joined @ weight if bias is None else torch.addmm(bias, joined, weight)
-            out.append(product.view(n_rows, n * n_out))
+        if not use_plain():
+            return _SegmentProduct.apply(self.segments, self.mirrored, self.bias, *rows, *self.weights)
+        out = []
+        for segment, weight in zip(self.segments, self.weights, strict=True):
+            y = rows[0].new_zeros(segment.components, len(rows[0]), segment.channels)
+            for (k, start, channels), w in segment.blocks(weight):
+                x = _view(rows[k], start, channels, segment.components)
+                if k == self.mirrored and segment.components == 2:
+                    x = torch.stack([x[0], -x[1]])
+                y = y + x @ w
+            if segment.start == 0 and self.bias is not None:
+                y = y + self.bias
+            out.append(y.transpose(0, 1).flatten(1))
         return torch.cat(out, dim=1)
 
 
@@ -68,13 +211,24 @@ class OrderLinear(_SegmentLinear):
         On m = 0, which is invariant.
     scale : float
         Standard deviation of the weights is scale / sqrt(inputs); 0 gives a map that starts at zero.
+    mirrored : int, optional
+        An input that stands in the frame of the reverse edge. Its -m components change sign; what else the frames
+        differ by is one sign per l, parity and |m|, which the weights absorb.
     """
 
     def __init__(
-        self, inputs: list[FeatureLayout], counts: tuple[int, ...], *, bias: bool = True, scale: float = 1.0
+        self,
+        inputs: list[FeatureLayout],
+        counts: tuple[int, ...],
+        *,
+        bias: bool = True,
+        scale: float = 1.0,
+        mirrored: int | None = None,
     ) -> None:
         longest = max(len(counts), *(len(layout.counts) for layout in inputs))
-        super().__init__([layout.counts for layout in inputs], counts, [1] + [2] * (longest - 1), bias, scale)
+        components = [1] + [2] * (longest - 1)
+        channels: list[Sequence[int]] = [layout.counts for layout in inputs]
+        super().__init__(channels, counts, components, bias=bias, scale=scale, mirrored=mirrored)
 
 
 class DegreeLinear(_SegmentLinear):
@@ -88,7 +242,8 @@ class DegreeLinear(_SegmentLinear):
     ) -> None:
         longest = max(len(multiplicities), *(len(layout.multiplicities) for layout in inputs))
         components = [2 * l + 1 for l in range(longest)]
-        super().__init__([layout.multiplicities for layout in inputs], multiplicities, components, bias, scale)
+        channels: list[Sequence[int]] = [layout.multiplicities for layout in inputs]
+        super().__init__(channels, multiplicities, components, bias=bias, scale=scale)
 
 
 class Typed(nn.Module):

@@ -7,13 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from ase_hybridham.model.convolution import (
-    Convolution,
-    GaussianBasis,
-    LocalNorm,
-    product_matrices,
-    smooth_envelope,
-)
+from ase_hybridham.model.convolution import Convolution, GaussianBasis, product_matrices, smooth_envelope
 from ase_hybridham.model.layout import FeatureLayout
 from ase_hybridham.model.linear import OrderLinear
 from ase_hybridham.symmetry import alignment_matrices
@@ -175,93 +169,44 @@ def test_gaussians():
     np.testing.assert_allclose(values, np.exp(-((d - centers) ** 2) / (2 * width**2)), atol=1e-15)
 
 
-class TestNorm:
-    layout = FeatureLayout((6, 4, 3, 2))
-
-    def norm(self, where: str) -> LocalNorm:
-        torch.manual_seed(0)
-        norm = LocalNorm(self.layout, getattr(self.layout, where)).double()
-        torch.nn.init.normal_(norm.bias)
-        torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
-        return norm
-
-    def test_lab_rows_turn_through_it(self):
-        norm, rows = self.norm("lab"), rows_of(self.layout, 0)
-        for Q in (Rotation.random(random_state=0).as_matrix(), -np.eye(3)):
-            torch.testing.assert_close(
-                norm(turn_lab(rows, self.layout, Q)), turn_lab(norm(rows), self.layout, Q), atol=1e-12, rtol=0
-            )
-
-    def test_edge_rows_turn_through_it(self):
-        norm, rows = self.norm("edge"), rows_of(self.layout, 0)
-        for Q in (about_edge(0.9), MIRROR):
-            torch.testing.assert_close(
-                norm(turn_edge(rows, self.layout, Q)), turn_edge(norm(rows), self.layout, Q), atol=1e-12, rtol=0
-            )
-
-    def test_rows_are_alone(self):
-        norm, rows = self.norm("lab"), rows_of(self.layout, 0)
-        together = norm(rows)
-        for k in range(len(rows)):
-            torch.testing.assert_close(norm(rows[k : k + 1]), together[k : k + 1])
-
-    @pytest.mark.parametrize("where", ["lab", "edge"])
-    def test_size_of_the_input_does_not_matter(self, where):
-        norm, rows = self.norm(where), rows_of(self.layout, 0)
-        # up to the 1e-5 that keeps a vanishing row finite
-        torch.testing.assert_close(norm(100 * rows), norm(rows), atol=1e-4, rtol=0)
-        assert torch.isfinite(norm(torch.zeros_like(rows))).all()
-
-    @pytest.mark.parametrize("where", ["lab", "edge"])
-    def test_outputs_are_of_order_one(self, where):
-        layout = FeatureLayout((64, 32, 16))
-        norm = LocalNorm(layout, getattr(layout, where)).double()
-        out = norm(50 * rows_of(layout, 0, n=40) + 7)
-        assert 0.5 < float(out.detach().square().mean().sqrt()) < 1.5
-
-    @pytest.mark.parametrize("where", ["lab", "edge"])
-    def test_a_degree_that_vanishes_stays_small(self, where):
-        """In ideal crystals degrees vanish by symmetry but for rounding, which must not be made a feature."""
-        norm, rows = self.norm(where), rows_of(self.layout, 0)
-        degree = self.layout.channel_degree[getattr(self.layout, where).channel]
-        for l in (1, 2, 3):
-            noisy = rows.clone()
-            noisy[:, degree == l] *= 1e-14
-            assert norm(noisy)[:, degree == l].abs().max() < 1e-12
-            assert norm(noisy)[:, degree != l].abs().max() > 0.1
-
-
 class TestConvolution:
     node, edge, out = FeatureLayout((4, 3, 2)), FeatureLayout((3, 2, 2, 1)), FeatureLayout((5, 3, 2, 2))
 
-    def run(self, inputs: list[torch.Tensor], n_edges: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
-        torch.manual_seed(0)
-        convolution = Convolution(self.node, self.edge, self.out, 8, 6).double()
-        radial = torch.from_numpy(np.random.default_rng(3).normal(size=(n_edges, 8)))
-        return convolution(*inputs, radial, torch.arange(n_edges))
+    def run(
+        self, inputs: list[torch.Tensor], gates: str, n_edges: int = 6, seed: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.manual_seed(seed)
+        convolution = Convolution(self.node, self.edge, self.out, 8, 6, gates).double()
+        torch.nn.init.normal_(convolution.onsite_weight)
+        weight = convolution.radial(torch.from_numpy(np.random.default_rng(3).normal(size=(n_edges, 8))))
+        return convolution.hoppings(*inputs[:3], weight, torch.arange(n_edges)), convolution.onsites(*inputs[3:])
 
     def inputs(self) -> list[torch.Tensor]:
         layouts = [self.node, self.node, self.edge, self.node, self.edge]
         return [rows_of(layout, seed) for seed, layout in enumerate(layouts)]
 
-    def test_hoppings_turn_about_their_edge_and_onsite_pairs_as_they_like(self):
+    @pytest.mark.parametrize("gates", ["order", "channel"])
+    def test_hoppings_turn_about_their_edge_and_onsite_pairs_as_they_like(self, gates):
         inputs = self.inputs()
-        hopping, onsite = self.run(inputs)
+        hopping, onsite = self.run(inputs, gates)
         assert hopping.shape == onsite.shape == (6, self.out.size)
         for Q in (about_edge(1.1), MIRROR):
+            # the second stands in the frame of the reverse edge, which turns the other way round
+            frames = [Q, MIRROR @ Q @ MIRROR, Q]
             layouts = [self.node, self.node, self.edge]
-            turned = [turn_edge(x, layout, Q) for x, layout in zip(inputs[:3], layouts, strict=True)]
-            after, _ = self.run(turned + inputs[3:])
+            turned = [turn_edge(x, layout, q) for x, layout, q in zip(inputs[:3], layouts, frames, strict=True)]
+            after, _ = self.run(turned + inputs[3:], gates)
             torch.testing.assert_close(after, turn_edge(hopping, self.out, Q), atol=1e-12, rtol=0)
             assert (after - hopping).abs().max() > 0.01
         for Q in (Rotation.random(random_state=0).as_matrix(), -np.eye(3)):
             turned = [turn_lab(x, layout, Q) for x, layout in zip(inputs[3:], [self.node, self.edge], strict=True)]
-            _, after = self.run(inputs[:3] + turned)
+            _, after = self.run(inputs[:3] + turned, gates)
             torch.testing.assert_close(after, turn_lab(onsite, self.out, Q), atol=1e-12, rtol=0)
 
-    def test_edges_have_their_own_radial_weights(self):
+    @pytest.mark.parametrize("gates", ["order", "channel"])
+    def test_edges_have_their_own_radial_weights(self, gates):
         """Equal inputs on all edges leave the distance as the only difference."""
         inputs = [x[:1].expand(6, -1) for x in self.inputs()]
-        hopping, onsite = self.run(inputs)
+        hopping, onsite = self.run(inputs, gates)
         assert (hopping[0] - hopping[1]).abs().max() > 0.01
         torch.testing.assert_close(onsite[0], onsite[1])

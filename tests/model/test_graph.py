@@ -15,7 +15,7 @@ from ase_hybridham.symmetry import alignment_matrices, rotate_blocks
 from ase_hybridham.system import AtomBasis, Basis, PairBlocks, PairList
 from tests.model.networks import MIXED, random_hamiltonian, structure
 
-LAYOUT = FeatureLayout((4, 3, 2, 1))
+LAYOUTS = {"natural": FeatureLayout((4, 3, 2, 1)), "both parities": FeatureLayout((4, 3, 2), (1, 2, 0, 2))}
 STRUCTURES = {
     "uneven": structure(MIXED, 1, n_atoms=6),
     "even": Atoms("CMo", [[0, 0, 0], [1.5, 1.5, 1.5]], cell=[3.0, 3.0, 3.0], pbc=True),
@@ -38,11 +38,22 @@ def graph_of(pairs: PairList, vocabulary: Vocabulary, device: str = "cpu") -> Pa
     return PairGraph.from_pairs(pairs, vocabulary, 4, torch.float64).to(device)
 
 
-def turned_row(row: np.ndarray, frames: list[np.ndarray], *, back: bool = False) -> np.ndarray:
-    """D_l on each channel of one row of LAYOUT in the lab's order."""
+@pytest.fixture(params=LAYOUTS)
+def layout(request) -> FeatureLayout:
+    return LAYOUTS[request.param]
+
+
+def lab_order(row: np.ndarray, layout: FeatureLayout) -> np.ndarray:
+    """A row in the frame of its edge in the lab's order of components."""
+    index, sign = layout.edge_to_lab
+    return row[index] * sign
+
+
+def turned_row(row: np.ndarray, layout: FeatureLayout, frames: list[np.ndarray], *, back: bool = False) -> np.ndarray:
+    """D_l on each channel of one row in the lab's order."""
     out = []
     start = 0
-    for l, mul in enumerate(LAYOUT.multiplicities):
+    for l, mul in enumerate(layout.multiplicities):
         part = row[start : start + (2 * l + 1) * mul].reshape(2 * l + 1, mul)
         out.append(((frames[l].T if back else frames[l]) @ part).ravel())
         start += part.size
@@ -52,27 +63,27 @@ def turned_row(row: np.ndarray, frames: list[np.ndarray], *, back: bool = False)
 class TestFrames:
     """Turning node features in and messages out, against one edge at a time."""
 
-    def test_nodes_of_both_ends_in_the_frame_of_the_edge(self, pairs, vocabulary, device):
-        nodes = np.random.default_rng(0).normal(size=(pairs.n_atoms, LAYOUT.size))
-        frames = graph_of(pairs, vocabulary, device).frames(LAYOUT.lmax)
-        of_i = frames.into(torch.from_numpy(nodes).to(device), LAYOUT)
-        of_j = frames.partner(of_i, LAYOUT)
-        align = alignment_matrices(pairs.vectors, LAYOUT.lmax)
+    def test_nodes_of_both_ends_in_the_frame_of_the_edge(self, pairs, vocabulary, layout, device):
+        nodes = np.random.default_rng(0).normal(size=(pairs.n_atoms, layout.size))
+        frames = graph_of(pairs, vocabulary, device).frames(layout.lmax)
+        of_i = frames.into(torch.from_numpy(nodes).to(device), layout)
+        of_j = frames.partner(of_i, layout)
+        align = alignment_matrices(pairs.vectors, layout.lmax)
         for e, p in enumerate(range(pairs.n_atoms, len(pairs))):
             for rows, atom in ((of_i, pairs.i[p]), (of_j, pairs.j[p])):
-                expected = turned_row(nodes[atom], [D[p] for D in align])
-                np.testing.assert_allclose(rows[e].cpu().numpy()[LAYOUT.edge_to_lab], expected, atol=1e-13)
-        assert of_i.shape == (pairs.n_hoppings, LAYOUT.size)
+                expected = turned_row(nodes[atom], layout, [D[p] for D in align])
+                np.testing.assert_allclose(lab_order(rows[e].cpu().numpy(), layout), expected, atol=1e-13)
+        assert of_i.shape == (pairs.n_hoppings, layout.size)
 
-    def test_messages_back_in_the_lab(self, pairs, vocabulary, device):
-        messages = np.random.default_rng(0).normal(size=(pairs.n_hoppings, LAYOUT.size))
-        frames = graph_of(pairs, vocabulary, device).frames(LAYOUT.lmax)
+    def test_messages_back_in_the_lab(self, pairs, vocabulary, layout, device):
+        messages = np.random.default_rng(0).normal(size=(pairs.n_hoppings, layout.size))
+        frames = graph_of(pairs, vocabulary, device).frames(layout.lmax)
         there = torch.from_numpy(messages).to(device)
-        lab, summed = frames.to_lab(there, LAYOUT), frames.sum_out(there, LAYOUT)
-        align = alignment_matrices(pairs.vectors, LAYOUT.lmax)
-        expected = np.zeros((pairs.n_atoms, LAYOUT.size))
+        lab, summed = frames.to_lab(there, layout), frames.sum_out(there, layout)
+        align = alignment_matrices(pairs.vectors, layout.lmax)
+        expected = np.zeros((pairs.n_atoms, layout.size))
         for e, p in enumerate(range(pairs.n_atoms, len(pairs))):
-            row = turned_row(messages[e][LAYOUT.edge_to_lab], [D[p] for D in align], back=True)
+            row = turned_row(lab_order(messages[e], layout), layout, [D[p] for D in align], back=True)
             np.testing.assert_allclose(lab[e].cpu().numpy(), row, atol=1e-13)
             expected[pairs.i[p]] += row
         np.testing.assert_allclose(summed.cpu().numpy(), expected, atol=1e-12)
@@ -80,7 +91,7 @@ class TestFrames:
     def test_several_layouts_take_turns(self, vocabulary):
         """Index tables are kept per layout."""
         frames = graph_of(PairList.from_atoms(STRUCTURES["even"], MIXED.cutoffs()), vocabulary).frames(3)
-        for layout in (LAYOUT, FeatureLayout((2, 2)), LAYOUT):
+        for layout in (*LAYOUTS.values(), FeatureLayout((2, 2)), *LAYOUTS.values()):
             nodes = torch.randn(2, layout.size, dtype=torch.float64)
             back = frames.to_lab(frames.into(nodes, layout), layout)
             atoms = torch.from_numpy(PairList.from_atoms(STRUCTURES["even"], MIXED.cutoffs()).i[2:])

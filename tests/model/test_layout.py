@@ -13,6 +13,7 @@ from ase_hybridham.model.vocabulary import TargetLayout
 from ase_hybridham.symmetry import DirectSum, MagneticDirectSum, SpinorDirectSum, wigner_D
 
 INPUTS = [FeatureLayout((5, 3, 2, 1)), FeatureLayout((2, 4)), FeatureLayout((3, 1, 1, 2))]
+UNNATURAL = FeatureLayout((4, 3, 2), (2, 1, 0, 2))
 OUT = FeatureLayout((4, 3, 3, 2))
 
 
@@ -27,15 +28,16 @@ def turn_lab(rows: torch.Tensor, layout: FeatureLayout, rotation: np.ndarray) ->
     place = {key: k for k, key in enumerate(zip(channel, order, strict=True))}
     for (c, m), k in place.items():
         l = layout.channel_degree[c]
+        parity = 1.0 if layout.channel_natural[c] else np.linalg.det(rotation)
         for n in range(-l, l + 1):
-            out[:, k] += wigner_D(l, rotation)[l + m, l + n] * rows[:, place[c, n]]
+            out[:, k] += parity * wigner_D(l, rotation)[l + m, l + n] * rows[:, place[c, n]]
     return out
 
 
 def turn_edge(rows: torch.Tensor, layout: FeatureLayout, rotation: np.ndarray) -> torch.Tensor:
     """The same of rows in the frame of their edge."""
-    to_lab = torch.from_numpy(layout.edge_to_lab)
-    return turn_lab(rows[:, to_lab], layout, rotation)[:, torch.argsort(to_lab)]
+    to_lab, sign = (torch.from_numpy(a) for a in layout.edge_to_lab)
+    return (turn_lab(rows[:, to_lab] * sign, layout, rotation) * sign)[:, torch.argsort(to_lab)]
 
 
 def about_edge(angle: float) -> np.ndarray:
@@ -45,7 +47,7 @@ def about_edge(angle: float) -> np.ndarray:
 MIRROR = np.diag([1.0, -1.0, 1.0])
 
 
-@pytest.mark.parametrize("layout", [*INPUTS, OUT])
+@pytest.mark.parametrize("layout", [*INPUTS, OUT, UNNATURAL])
 def test_every_component_has_its_place(layout):
     degrees = layout.channel_degree
     assert layout.size == (2 * degrees + 1).sum()
@@ -58,11 +60,14 @@ def test_every_component_has_its_place(layout):
     assert layout.counts == tuple((degrees >= m).sum() for m in range(layout.lmax + 1))
 
 
-@pytest.mark.parametrize("layout", [*INPUTS, OUT])
+@pytest.mark.parametrize("layout", [*INPUTS, OUT, UNNATURAL])
 def test_edge_to_lab(layout):
-    assert sorted(layout.edge_to_lab) == list(range(layout.size))
-    np.testing.assert_array_equal(layout.edge.channel[layout.edge_to_lab], layout.lab.channel)
-    np.testing.assert_array_equal(layout.edge.order[layout.edge_to_lab], layout.lab.order)
+    index, sign = layout.edge_to_lab
+    assert sorted(index) == list(range(layout.size))
+    np.testing.assert_array_equal(layout.edge.channel[index], layout.lab.channel)
+    swapped = ~layout.channel_natural[layout.lab.channel]
+    np.testing.assert_array_equal(layout.edge.order[index], np.where(swapped, -1, 1) * layout.lab.order)
+    np.testing.assert_array_equal(sign, np.where(swapped & (layout.lab.order < 0), -1, 1))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -224,19 +229,20 @@ def test_maps_per_type_are_those_of_the_types():
 
 class TestConfig:
     def test_irreps(self):
-        assert parse_irreps("64x0e + 32x1o+16x2e") == (64, 32, 16)
-        assert parse_irreps("1x1o+2x0e+3x0e") == (5, 1)
+        assert parse_irreps("64x0e + 32x1o+16x2e") == FeatureLayout((64, 32, 16))
+        assert parse_irreps("1x1o+2x0e+3x0e") == FeatureLayout((5, 1))
+        assert parse_irreps("1x1e+2x0e+3x0o+1x2e") == FeatureLayout((2, 0, 1), (3, 1, 0))
 
     @pytest.mark.parametrize(
         ("irreps", "message"),
         [
             ("64x0e+32x1e", r"parity \(-1\)\^l"),
             ("64x0e+16x2e", "every l from 0 up"),
-            ("32x1o", "every l from 0 up"),
-            ("0x0e+2x1o", "every l from 0 up"),
+            ("32x1o", "at least one scalar"),
+            ("0x0e+2x1o", "at least one scalar"),
             ("64x0e+", "entries like"),
             ("x0e", "entries like"),
-            ("", "every l from 0 up"),
+            ("", "at least one scalar"),
             ("64x0e+-3x1o", "entries like"),
         ],
     )
