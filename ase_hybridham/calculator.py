@@ -63,7 +63,7 @@ class HamiltonianModel(Protocol):
     def provenance(self) -> Mapping[str, Any]: ...
 
     def predict(self, atoms: Atoms, pairs: PairList | None = None) -> PairBlocks:
-        """H in eV, hermitian, without spin, on the given pairs."""
+        """H in eV, hermitian, without spin or of spinors, on the given pairs."""
 
 
 class HybridHamCalculator(GetOutputsMixin, Calculator):
@@ -281,6 +281,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
             bare,
             (h,),
             overlap,
+            spin="spinor" if h.spinor else "none",
             electrons=self._electrons(bare),
             potential_reference=self.model.potential_reference,
             provenance=dict(self.model.provenance),

@@ -34,17 +34,28 @@ class Domain:
         Longest pair in angstrom.
     n_neighbors : float
         Average number of pairs of an atom.
+    spin : {"none", "spinor"}
+    time_reversal : bool
+        Whether spinor blocks are even under time reversal, as they are without magnetism.
     """
 
     basis: Basis
     reach: float
     n_neighbors: float
+    spin: Literal["none", "spinor"] = "none"
+    time_reversal: bool = True
 
     def __post_init__(self) -> None:
+        if self.spin not in ("none", "spinor"):
+            raise ValueError(f"domain: expected spin none or spinor, got {self.spin!r}")
         if not (0 < self.reach < math.inf and 0 < self.n_neighbors < math.inf):
             raise ValueError(
                 f"domain: expected positive reach and n_neighbors, got {self.reach} and {self.n_neighbors}"
             )
+
+    def vocabulary(self, *, selection: bool) -> Vocabulary:
+        """What outputs of networks mean here; see `Vocabulary`."""
+        return Vocabulary(self.basis, spin=self.spin, time_reversal=self.time_reversal, selection=selection)
 
 
 class Stage2(nn.Module):
@@ -111,10 +122,11 @@ class Cascade(nn.Module):
     def __init__(self, config: ModelConfig, domain: Domain) -> None:
         super().__init__()
         self.config, self.domain = config, domain
-        self.vocabulary = Vocabulary(domain.basis)
+        self.vocabulary = domain.vocabulary(selection=domain.time_reversal)
         self.stage1 = Stage1(config.stage1, self.vocabulary, domain.reach, domain.n_neighbors)
         self.scale1 = TargetScale(self.vocabulary)
-        self.stage2 = Stage2(config, self.vocabulary, domain)
+        # stage 2 corrects what the selection rule allows, with or without magnetism
+        self.stage2 = Stage2(config, domain.vocabulary(selection=True), domain)
         self.scale2 = TargetScale(self.vocabulary)
         self.register_buffer("has_stage2", torch.tensor(False))
         self.to(getattr(torch, config.dtype))

@@ -97,7 +97,8 @@ def save_model(path: str | Path, model: TrainedModel) -> None:
         "basis": cascade.domain.basis.to_dict(),
         "reach": cascade.domain.reach,
         "n_neighbors": cascade.domain.n_neighbors,
-        "spin": "none",
+        "spin": cascade.domain.spin,
+        "time_reversal": cascade.domain.time_reversal,
         "hybrid": cascade.hybrid,
         "potential_reference": model.potential_reference,
         "provenance": dict(model.provenance),
@@ -167,7 +168,7 @@ def _probe(cascade: Cascade) -> list[float]:
     numbers = cascade.vocabulary.numbers
     atoms = Atoms([*numbers, numbers[0]], [(0.4 * n, 1.1 * (n % 2), 1.2 * n) for n in range(len(numbers) + 1)])
     pairs = PairList.from_atoms(atoms, cascade.domain.reach)
-    H = copy.deepcopy(cascade).to(device="cpu", dtype=torch.float64).predict(pairs).values
+    H = copy.deepcopy(cascade).to(device="cpu", dtype=torch.float64).predict(pairs).values.view(np.float64)
     return [float(np.linalg.norm(H)), *H[:: max(1, len(H) // PROBE_VALUES)][:PROBE_VALUES].tolist()]
 
 
@@ -208,7 +209,13 @@ def load_model(path: str | Path, device: str = "auto", dtype: str = "float64") -
     metadata = read_metadata(path)
     try:
         config = ModelConfig(**metadata["config"])
-        domain = Domain(Basis.from_dict(metadata["basis"]), metadata["reach"], metadata["n_neighbors"])
+        domain = Domain(
+            Basis.from_dict(metadata["basis"]),
+            metadata["reach"],
+            metadata["n_neighbors"],
+            metadata["spin"],
+            metadata.get("time_reversal", True),
+        )
         cascade = Cascade(config, domain)
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -1,5 +1,6 @@
 """Graphs of a data set's splits, kept in memory; what phase 2 caches; rotated copies."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -13,28 +14,38 @@ from tqdm import tqdm
 from ase_hybridham.errors import CheckpointError, FormatError
 from ase_hybridham.model import Cascade, Domain, PairGraph, Stage1Output, turn_components
 from ase_hybridham.store import DataSet
-from ase_hybridham.symmetry import wigner_D
+from ase_hybridham.symmetry import time_reversal_error, wigner_D
+from ase_hybridham.system import PairBlocks
 
 __all__ = ["add_stage1", "batches", "domain_of", "graphs_of", "rotated", "stage1_output"]
 
+logger = logging.getLogger(__name__)
+
+# Of any element, eV: ten times less than networks err, a hundred times more than self-consistency and storage in
+# single precision leave in non-magnetic bismuthene (1e-6); a magnetic atom breaks time reversal by 0.1 to 1 eV.
+NON_MAGNETIC = 1e-4
 # room for structures a little wider than the training set
 REACH_MARGIN = 0.05  # angstrom
 
 
 def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
-    """Basis, longest pair and average number of neighbors of some structures of a data set.
+    """Basis, longest pair, average number of neighbors and spin of some structures of a data set.
 
-    The basis has the elements of these structures only: of others the network would learn nothing.
+    The basis has the elements of these structures only: of others the network would learn nothing. Spinors that
+    obey time reversal to 1e-4 eV are non-magnetic: the network then obeys it exactly, with half the outputs.
 
     Raises
     ------
     CheckpointError
-        If the data have spin, which this network does not predict.
+        If the data have two Hamiltonians (collinear spin), which this network does not predict.
     ValueError
         If no structure has a hopping.
     """
-    if data.spin != "none":
-        raise CheckpointError(f"{data.path}: spin {data.spin!r}; this network predicts spinless Hamiltonians only")
+    if data.spin == "collinear":
+        raise CheckpointError(
+            f"{data.path}: expected spin 'none' or 'spinor', got 'collinear', two Hamiltonians a structure; "
+            "this network predicts one"
+        )
     if not names:
         raise ValueError(f"{data.path}: the training split is empty; see `hybridham convert --split`")
     pairs = [data[name].pairs for name in names]
@@ -52,7 +63,19 @@ def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
             f"{data.path}: the valence of {', '.join(unknown)} is unknown, and the model would find no Fermi level; "
             f"convert again with --valence {'=? '.join(unknown)}=?"
         )
-    return Domain(basis, reach, n_hoppings / sum(p.n_atoms for p in pairs))
+    n_neighbors = n_hoppings / sum(p.n_atoms for p in pairs)
+    if data.spin == "none":
+        return Domain(basis, reach, n_neighbors)
+    time_reversal = all(_is_non_magnetic(data, name, data[name].hamiltonian[0]) for name in names)
+    return Domain(basis, reach, n_neighbors, "spinor", time_reversal)
+
+
+def _is_non_magnetic(data: DataSet, name: str, h: PairBlocks) -> bool:
+    """Whether a spinor Hamiltonian obeys time reversal; if not, says so."""
+    error = time_reversal_error(h)
+    if error > NON_MAGNETIC:
+        logger.warning("%s: structure %s is magnetic, H breaks time reversal by %.2g eV", data.path, name, error)
+    return error <= NON_MAGNETIC
 
 
 def graphs_of(data: DataSet, names: Sequence[str], cascade: Cascade, *, progress: bool = False) -> list[PairGraph]:
@@ -61,15 +84,20 @@ def graphs_of(data: DataSet, names: Sequence[str], cascade: Cascade, *, progress
     Raises
     ------
     FormatError
-        If a Hamiltonian is not finite.
+        If a Hamiltonian is not finite, or breaks the time reversal that the network obeys.
     """
-    graphs = []
+    domain, graphs = cascade.domain, []
     with tqdm(names, desc="structures", leave=False, disable=None if progress else True) as bar:
         for name in bar:
             h = data[name].hamiltonian[0]
             if not np.isfinite(h.values).all():
                 raise FormatError(
                     f"{data.path}: the Hamiltonian of structure {name} is not finite; leave it out of the splits"
+                )
+            if domain.spin == "spinor" and domain.time_reversal and not _is_non_magnetic(data, name, h):
+                raise FormatError(
+                    f"{data.path}: structure {name} is magnetic, those the network is made for are not; "
+                    "leave it out of the splits"
                 )
             graph = PairGraph.with_targets(h, cascade.vocabulary, cascade.lmax, cascade.dtype)
             graphs.append(graph.to(cascade.device))

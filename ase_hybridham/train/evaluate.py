@@ -51,7 +51,7 @@ class Evaluation:
     ----------
     structures : tuple of StructureErrors
     rotation_meV : float
-        Largest |H(Qx) - D(Q) H(x) D(Q)^T| of one structure turned at random.
+        Largest |H(Qx) - D(Q) H(x) D(Q)^dagger| of one structure turned at random, spin included.
     window_eV : float
         Of the band errors.
     """
@@ -158,8 +158,9 @@ def evaluate_system(
     Bands are compared at `k_points` (fractional), by default along the standard path of the cell. They are left out
     where S or the number of electrons is unknown, or the reference has no state in the window there.
     """
-    if system.spin != "none" or not system.hamiltonian:
-        raise CheckpointError(f"{name}: expected one spinless Hamiltonian, got spin {system.spin!r}")
+    spin = model.cascade.domain.spin
+    if system.spin != spin or not system.hamiltonian:
+        raise CheckpointError(f"{name}: expected one Hamiltonian of spin {spin!r}, got spin {system.spin!r}")
     if not model.basis.same_orbitals(system.basis):
         raise CheckpointError(f"{name}: its orbitals are not those the model was trained for")
     model.cascade.vocabulary.species_of(system.atoms.get_atomic_numbers())
@@ -193,7 +194,7 @@ def evaluate_system(
 
 
 def rotation_error(model: TrainedModel, system: LCAOSystem, seed: int = 0) -> float:
-    """Largest |H(Qx) - D(Q) H(x) D(Q)^T| in meV for one random rotation Q."""
+    """Largest |H(Qx) - D(Q) H(x) D(Q)^dagger| in meV for one random rotation Q, spin included."""
     rotation = Rotation.random(rng=np.random.default_rng(seed)).as_matrix()
     expected = rotate_blocks(model.cascade.predict(system.pairs), rotation)
     found = model.cascade.predict(rotate_system(system, rotation).pairs)

@@ -1,11 +1,14 @@
 """Small untrained networks without a zero in them, and the structures they are tried on."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
 from ase_hybridham.model import Cascade, Domain, ModelConfig, PairGraph
+from ase_hybridham.symmetry import spinor_from_quaternion
 from ase_hybridham.system import AtomBasis, Basis, PairBlocks, PairList
 from tests.conftest import random_atoms
 
@@ -35,14 +38,17 @@ def network(
     device: str = "cpu",
     training: list[PairGraph] | None = None,
     stage2_weight: float = 1.0,
+    spin: Literal["none", "spinor"] = "none",
 ) -> Cascade:
     """A hybrid with random weights, read-outs and biases too, whose scales are fitted to random Hamiltonians."""
     torch.manual_seed(seed)
     reach = 2 * max(basis.cutoffs().values())
-    cascade = Cascade(settings or config(), Domain(basis, reach, 12.0))
+    cascade = Cascade(settings or config(), Domain(basis, reach, 12.0, spin))
     perturb(cascade, seed)
     if training is None:
-        training = [graph_of(random_hamiltonian(structure(basis, s), basis, s), cascade) for s in range(3)]
+        training = [
+            graph_of(random_hamiltonian(structure(basis, s), basis, s, spin == "spinor"), cascade) for s in range(3)
+        ]
     cascade.scale1.fit(training)
     cascade.scale2.fit(training, centered=False)
     cascade.has_stage2.fill_(True)
@@ -65,11 +71,17 @@ def structure(basis: Basis, seed: int, n_atoms: int = 5, pbc: tuple[bool, bool, 
     return atoms
 
 
-def random_hamiltonian(atoms: Atoms, basis: Basis, seed: int = 0) -> PairBlocks:
-    """Hermitian, of some eV."""
+def random_hamiltonian(atoms: Atoms, basis: Basis, seed: int = 0, spinor: bool = False) -> PairBlocks:
+    """Hermitian, of some eV; spinors are even under time reversal."""
     pairs = PairList.from_atoms(atoms, basis.cutoffs())
-    zeros = PairBlocks.zeros(pairs, basis)
-    return zeros.with_values(3.0 * np.random.default_rng(seed).normal(size=zeros.values.shape)).hermitian_part()
+    zeros, rng = PairBlocks.zeros(pairs, basis), np.random.default_rng(seed)
+    if not spinor:
+        return zeros.with_values(3.0 * rng.normal(size=zeros.values.shape)).hermitian_part()
+    stacks = {
+        elements: spinor_from_quaternion(3.0 * rng.normal(size=(len(rows), 4, *blocks.shape[1:])))
+        for elements, rows, blocks in zeros.groups()
+    }
+    return PairBlocks.from_groups(pairs, basis, stacks, spinor=True).hermitian_part()
 
 
 def graph_of(hamiltonian: PairBlocks, cascade: Cascade) -> PairGraph:

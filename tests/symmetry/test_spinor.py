@@ -156,7 +156,8 @@ class TestMagneticDirectSum:
         direct = MagneticDirectSum(rows, columns)
         blocks = random_complex(np.random.default_rng(8), (3, 2, *direct.shape))
         h = direct.to_sum(blocks)
-        assert h.shape == (3, 2, direct.size) and h.dtype == np.float64
+        assert h.shape == (3, 2, direct.size)
+        assert h.dtype == np.float64
         np.testing.assert_allclose(direct.to_blocks(h), blocks, atol=1e-13)
         np.testing.assert_allclose(np.linalg.norm(h, axis=-1), np.linalg.norm(blocks, axis=(-2, -1)), rtol=1e-13)
 

@@ -1,6 +1,7 @@
 """Small structures with a Hamiltonian that a network can learn in seconds, and data sets of them."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -8,7 +9,6 @@ from ase import Atoms
 
 from ase_hybridham.model import Vocabulary, blocks_from_components
 from ase_hybridham.store import append_systems, set_splits
-from ase_hybridham.symmetry import DirectSum
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList
 
 BASIS = Basis.of(
@@ -26,6 +26,10 @@ OPTIONS = {
     "phase2": {"epochs": 8, "learning_rate": 2e-2, "warmup_steps": 4},
     "device": "cpu",
 }
+# p x p with a spin couples to degrees up to 3
+SPINOR_OPTIONS = OPTIONS | {
+    "model": OPTIONS["model"] | {"stage1": OPTIONS["model"]["stage1"] | {"irreps": "6x0e+4x1o+3x2e+2x3o"}}
+}
 
 
 def atoms_of(seed: int) -> Atoms:
@@ -36,34 +40,42 @@ def atoms_of(seed: int) -> Atoms:
     return Atoms("CCH", positions, cell=cell, pbc=(True, True, False))
 
 
-def system_of(atoms: Atoms, basis: Basis = BASIS) -> LCAOSystem:
-    """Bonds that decay with the distance and feel how crowded their ends are; levels that do so, too."""
+def system_of(atoms: Atoms, basis: Basis = BASIS, spin: Literal["none", "spinor"] = "none") -> LCAOSystem:
+    """Bonds that decay with the distance and feel how crowded their ends are; levels that do so, too.
+
+    Of spinors every scalar and axial part of the total degree J is like that: spin-orbit coupling everywhere.
+    """
     pairs = PairList.from_atoms(atoms, basis.cutoffs())
-    vocabulary = Vocabulary(basis)
+    vocabulary = Vocabulary(basis, spin=spin)
     i, j, d = pairs.i[pairs.hopping], pairs.j[pairs.hopping], pairs.distances[pairs.hopping]
     crowd = np.tanh(np.bincount(i, np.exp(-2 * (d - 1)), len(atoms)) - 1)
     nodes = np.zeros((len(atoms), vocabulary.size))
     edges = np.zeros((len(d), vocabulary.size))
     for row, z in enumerate(atoms.numbers):
-        direct_sum = DirectSum(basis[z].degrees, basis[z].degrees)
-        nodes[row, : direct_sum.size][direct_sum.degree == 0] = -1.0 - 0.2 * z + crowd[row]
+        direct_sum = vocabulary.direct_sum((z, z))
+        scalar = direct_sum.natural & (direct_sum.degree == 0)
+        nodes[row, : direct_sum.size][scalar] = -1.0 - 0.2 * z + crowd[row]
     for row in range(len(d)):
         a, b = atoms.numbers[i[row]], atoms.numbers[j[row]]
-        direct_sum = DirectSum(basis[a].degrees, basis[b].degrees)
+        direct_sum = vocabulary.direct_sum((int(a), int(b)))
         axial = np.flatnonzero(direct_sum.natural & (direct_sum.order == 0))
         bond = 2.0 * np.exp(-1.2 * (d[row] - 1)) * (1 + 0.3 * (crowd[i[row]] + crowd[j[row]]))
         edges[row, axial] = bond * np.array([np.cos(direct_sum.part_of[c] + 1) for c in axial])
     h = blocks_from_components(torch.from_numpy(nodes), torch.from_numpy(edges), pairs, vocabulary).hermitian_part()
-    s = 0.02 * h
+    s = 0.02 * (h if spin == "none" else system_of(atoms, basis).hamiltonian[0])
     for p in range(pairs.n_atoms):
         s.block(p)[:] = np.eye(s.shape(p)[0])
     electrons = basis.electrons(atoms.numbers)
-    return LCAOSystem(atoms, (h,), s, electrons=electrons, potential_reference="vacuum", provenance={"code": "none"})
+    return LCAOSystem(
+        atoms, (h,), s, spin, electrons=electrons, potential_reference="vacuum", provenance={"code": "none"}
+    )
 
 
-def write_data_set(path: Path, splits: dict[str, list[str]] | None = None) -> Path:
+def write_data_set(
+    path: Path, splits: dict[str, list[str]] | None = None, spin: Literal["none", "spinor"] = "none"
+) -> Path:
     """Six structures."""
-    append_systems(path, [(name, system_of(atoms_of(seed))) for seed, name in enumerate("abcdef")])
+    append_systems(path, [(name, system_of(atoms_of(seed), spin=spin)) for seed, name in enumerate("abcdef")])
     set_splits(path, SPLITS if splits is None else splits)
     return path
 

@@ -10,13 +10,13 @@ from scipy.spatial.transform import Rotation
 from torch_geometric.data import Batch
 
 from ase_hybridham.errors import CheckpointError, FormatError
-from ase_hybridham.model import Cascade, PairGraph, turn_components
+from ase_hybridham.model import Cascade, ModelConfig, PairGraph, turn_components
 from ase_hybridham.store import DataSet, append_systems
 from ase_hybridham.symmetry import rotate_blocks
 from ase_hybridham.system import AtomBasis, Basis
 from ase_hybridham.train.data import add_stage1, batches, domain_of, graphs_of, rotated, stage1_output
 from tests.model.networks import MIXED, config, graph_of, network, random_hamiltonian, structure
-from tests.train.synthetic import BASIS, SPLITS, atoms_of, spinful, system_of
+from tests.train.synthetic import BASIS, SPINOR_OPTIONS, SPLITS, atoms_of, spinful, system_of
 
 HAMILTONIANS = [random_hamiltonian(structure(MIXED, s, n_atoms=6), MIXED, s) for s in (10, 11)]
 
@@ -46,10 +46,32 @@ class TestDomain:
             assert list(domain_of(data, ["c"]).basis.atoms) == ["C"]
             assert list(domain_of(data, ["c", "ch"]).basis.atoms) == list(data.basis.atoms)
 
-    def test_spin_is_refused(self, tmp_path):
-        append_systems(tmp_path / "d.h5", [("a", spinful(system_of(atoms_of(0))))])
-        with DataSet(tmp_path / "d.h5") as data, pytest.raises(CheckpointError, match="spin 'spinor'"):
+    def test_collinear_spin_is_refused(self, tmp_path):
+        system = system_of(atoms_of(0))
+        system = replace(system, hamiltonian=system.hamiltonian * 2, spin="collinear")
+        append_systems(tmp_path / "d.h5", [("a", system)])
+        with DataSet(tmp_path / "d.h5") as data, pytest.raises(CheckpointError, match=r"d\.h5: .*got 'collinear'"):
             domain_of(data, ["a"])
+
+    def test_magnetism_is_seen(self, tmp_path, caplog):
+        """A field of 0.2 meV on one atom of one structure."""
+        plain = spinful(system_of(atoms_of(0)))
+        H = plain.hamiltonian[0]
+        field = H.with_values(0.0 * H.values)
+        n = H.shape(0)[0] // 2
+        field.block(0)[:] = np.kron([[1e-4, 0], [0, -1e-4]], np.eye(n))
+        magnetic = replace(plain, hamiltonian=(H + field,))
+        append_systems(tmp_path / "d.h5", [("a", plain), ("b", magnetic)])
+        with DataSet(tmp_path / "d.h5") as data:
+            domain = domain_of(data, ["a"])
+            assert (domain.spin, domain.time_reversal) == ("spinor", True)
+            assert not caplog.messages
+            assert not domain_of(data, ["a", "b"]).time_reversal
+            assert caplog.messages == [f"{data.path}: structure b is magnetic, H breaks time reversal by 0.0002 eV"]
+            cascade = Cascade(ModelConfig(**SPINOR_OPTIONS["model"]), domain)
+            assert len(graphs_of(data, ["a"], cascade)) == 1
+            with pytest.raises(FormatError, match="structure b is magnetic, those the network is made for are not"):
+                graphs_of(data, ["a", "b"], cascade)
 
     def test_nothing_to_learn(self, tmp_path):
         append_systems(tmp_path / "d.h5", [("a", system_of(Atoms("C"))), ("b", system_of(Atoms("H")))])

@@ -22,7 +22,7 @@ from ase_hybridham.store import DataSet, append_systems, set_splits
 from ase_hybridham.train import PhaseConfig, TrainConfig, evaluate, loop, train
 from ase_hybridham.train.data import domain_of, graphs_of
 from ase_hybridham.train.phase import Phase, stage1_task
-from tests.train.synthetic import OPTIONS, SPLITS, atoms_of, spinful, system_of, write_data_set
+from tests.train.synthetic import OPTIONS, SPLITS, atoms_of, system_of, write_data_set
 
 SHORT = {"epochs": 2, "learning_rate": 1e-2, "warmup_steps": 2}
 # every part of the training state that a resumed run must bring back
@@ -395,11 +395,6 @@ class TestBadData:
         append_systems(tmp_path / "d.h5", systems)
         set_splits(tmp_path / "d.h5", {"train": ["a", "b", "c"], "val": ["d"]})
         self.refused(tmp_path / "d.h5", tmp_path, FormatError, f"structure {name} is not finite")
-
-    def test_spin(self, tmp_path):
-        append_systems(tmp_path / "d.h5", [(n, spinful(system_of(atoms_of(k)))) for k, n in enumerate("ad")])
-        set_splits(tmp_path / "d.h5", {"train": ["a"], "val": ["d"]})
-        self.refused(tmp_path / "d.h5", tmp_path, CheckpointError, "spinless Hamiltonians only")
 
     def test_element_of_the_validation_split_alone(self, tmp_path):
         append_systems(tmp_path / "d.h5", [("a", system_of(atoms_of(0)[:2])), ("d", system_of(atoms_of(1)))])
