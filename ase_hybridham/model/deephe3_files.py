@@ -217,10 +217,11 @@ def _options(path: Path) -> dict[str, str] | None:
     except (OSError, ValueError, configparser.Error) as error:
         raise CheckpointError(f"{path}: not an ini file ({_short(error)}); copy src/ of the training folder") from None
     options = dict(parser["network"]) if parser.has_section("network") else {}
+    options = {name: value for name, value in options.items() if value.strip()}
     for name in ("ignore_parity", "only_ij"):
         if options.pop(name, "false").strip().lower() not in ("false", "no", "off", "0"):
             raise CheckpointError(f"{path}: expected {name} = False; networks with it cannot be imported")
-    if options.pop("spherical_basis_irreps", "").strip():
+    if "spherical_basis_irreps" in options:
         raise CheckpointError(f"{path}: networks with spherical_basis_irreps cannot be imported")
     return options
 
@@ -271,7 +272,7 @@ def _derived(
         raise CheckpointError(f"{where}: unknown option {min(unknown)}; add build_model.py of the training folder")
     values = DEFAULTS | dict(options)
     try:
-        sh = Irreps.spherical_harmonics(int(values["spherical_harmonics_lmax"]))
+        sh = Irreps.spherical_harmonics(min(int(values["spherical_harmonics_lmax"]), L_MAX + 1))
         mid, n_blocks = Irreps(values["irreps_mid"]), int(values["num_blocks"])
     except (ValueError, IndexError, AssertionError) as error:
         raise CheckpointError(f"{where}: options of the network do not make sense ({_short(error)})") from None
@@ -330,6 +331,9 @@ def _irreps(where: Path, name: str, arguments: Mapping[str, Any]) -> Irreps:
 def _check_irreps(where: Path, irreps: Mapping[str, Irreps], out: Irreps) -> None:
     """That this is a network of the kind we know."""
     embed, sh = irreps["irreps_embed_node"], irreps["irreps_sh"]
+    for name, found in irreps.items():
+        if found and found.lmax > L_MAX:
+            raise CheckpointError(f"{where}: {name}: expected l up to {L_MAX}, got {found.lmax}; it has no table")
     if len(embed) != 1 or embed[0].ir != Irrep("0e") or embed != irreps["irreps_edge_init"]:
         raise CheckpointError(f"{where}: expected scalars, the same for nodes and edges, as embedding, got {embed}")
     if not sh or sh != Irreps.spherical_harmonics(sh.lmax):
@@ -340,10 +344,6 @@ def _check_irreps(where: Path, irreps: Mapping[str, Irreps], out: Irreps) -> Non
         kinds = [ir for _, ir in irreps[name]]
         if Irrep("0e") not in kinds or len(set(kinds)) != len(kinds):
             raise CheckpointError(f"{where}: {name} = {irreps[name]}: expected 0e, and every irrep at most once")
-        if max(irreps[name].lmax, sh.lmax) > L_MAX:
-            raise CheckpointError(
-                f"{where}: {name} = {irreps[name]}: expected l up to {L_MAX}; larger ones have no table"
-            )
     if irreps["irreps_out_edge"] != out:
         raise CheckpointError(
             f"{where}: irreps_out_edge does not fit target_blocks.json and dataset_info.json; these files are of "

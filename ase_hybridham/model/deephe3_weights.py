@@ -185,7 +185,9 @@ def gaussian_reach(path: Path, state: Mapping[str, NDArray], name: str) -> float
     except KeyError as error:
         raise CheckpointError(f"{path}: {error.args[0]} is missing; copy the file again") from None
     n = centers.size
-    reach = round(float(centers.ravel()[-1]), 6) if n > 1 else 0.0  # the file may be in single precision
+    reach = float(centers.ravel()[-1]) if n > 1 else 0.0
+    if np.float32(reach) == reach:  # a file in single precision: 7.2, not 7.199999809
+        reach = float(f"{reach:.7g}")
     even = np.linspace(0.0, reach, n).reshape(centers.shape)
     if reach <= 0 or np.abs(centers - even).max() > 1e-5 * reach or np.abs(width * (n - 1) / reach - 1).max() > 1e-4:
         raise CheckpointError(

@@ -1,16 +1,25 @@
 """Networks of DeepH-E3: the slow reference equals recordings of the program, imported networks equal both."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from e3nn.o3 import Irreps
 from numpy.typing import NDArray
 
+from ase_hybridham.errors import CheckpointError
+from ase_hybridham.model import TrainedModel, load_model, save_model
+from ase_hybridham.model.deephe3 import import_deephe3
 from ase_hybridham.model.deephe3_files import read_deephe3
-from tests.model.deephe3_folders import arguments_of, blocks_from_outputs
-from tests.model.deephe3_reference import DeepHE3Reference, ReferenceOutput, reference_of
+from ase_hybridham.model.layout import FeatureLayout
+from ase_hybridham.system import PairList
+from tests.conftest import random_atoms
+from tests.model.deephe3_folders import Bases, arguments_of, blocks_from_outputs, build_arguments, write_folder
+from tests.model.deephe3_reference import DeepHE3Reference, ReferenceOutput, make_reference, reference_of
 
 GOLDEN = ["mos2", "bismuth"]
 
@@ -43,6 +52,11 @@ def assert_relative(found: NDArray, wanted: NDArray, tolerance: float) -> None:
     np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
 
 
+def assert_same_blocks(found: list[NDArray], wanted: list[NDArray], tolerance: float = 1e-10) -> None:
+    assert [block.shape for block in found] == [block.shape for block in wanted]
+    assert_relative(*(np.concatenate([block.ravel() for block in blocks]) for blocks in (found, wanted)), tolerance)
+
+
 @pytest.mark.parametrize("name", GOLDEN)
 def test_reference_is_the_program(golden: Path, name: str) -> None:
     folder = golden / "deephe3" / name
@@ -59,5 +73,164 @@ def test_reference_is_the_program(golden: Path, name: str) -> None:
         assert_relative(out, file["out"][:], 1e-10)
         pairs = [(numbers[i], numbers[j]) for i, j in index[:, rows].T]
         blocks = blocks_from_outputs(out, pairs, checkpoint.bases, spinful=checkpoint.spinful)
-        for row, block in zip(rows, blocks, strict=True):
-            assert_relative(block, file[f"blocks/{row}"][:], 1e-10)
+        assert_same_blocks(blocks, [file[f"blocks/{row}"][:] for row in rows])
+
+
+# -- imported networks
+
+
+def in_their_order(rows: NDArray, layout: FeatureLayout, irreps: Irreps) -> NDArray:
+    """Rows in the lab: degree, order, channel -> irreps in their order, channel, order."""
+    parts = []
+    for mul, ir in irreps:
+        start, natural = sum(layout.widths[: ir.l]), ir.p == (-1) ** ir.l
+        of_degree = rows[:, start : start + layout.widths[ir.l]].reshape(len(rows), 2 * ir.l + 1, -1)
+        first = 0 if natural else layout.natural[ir.l]
+        parts.append(of_degree[..., first : first + mul].swapaxes(1, 2).reshape(len(rows), -1))
+    return np.concatenate(parts, axis=1)
+
+
+@dataclass
+class Found:
+    """What an imported network says, in DeepH-E3's order of components."""
+
+    nodes: list[NDArray]
+    edges: list[NDArray]
+    blocks: list[NDArray]
+
+
+def predict(model: TrainedModel, folder: Path, atoms: Atoms, pairs: PairList) -> Found:
+    """Features after every block, and blocks of H, for all pairs."""
+    stage1, graph, checkpoint = model.cascade.stage1, model.cascade.graph(pairs), read_deephe3(folder)
+    output, frames = stage1(graph), graph.frames(stage1.lmax)
+    nodes, edges = [], []
+    for block, (node, edge) in enumerate(stage1.layouts):
+        irreps = checkpoint.node_updates[block].after, checkpoint.edge_updates[block].after
+        nodes.append(in_their_order(output.nodes[block].numpy(), node, irreps[0]))
+        rows = torch.cat([output.onsite[block], frames.to_lab(output.edges[block], edge)])
+        edges.append(in_their_order(rows.numpy(), edge, irreps[1]))
+    h = model.predict(atoms, pairs, hermitian=False)
+    return Found(nodes, edges, [h.block(p) for p in range(len(pairs))])
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_imported_network_is_the_program(golden: Path, name: str) -> None:
+    folder = golden / "deephe3" / name
+    model = import_deephe3(folder / "checkpoint")
+    with h5py.File(folder / "expected.h5") as file:
+        keys, rows = file["pairs"][:].astype(int), file["rows"][:]
+        atoms = Atoms(file["atomic_numbers"][:], file["positions"][:], cell=file["lattice"][:], pbc=True)
+        pairs, place = PairList.sorted_from_indices(atoms, keys[:, 3] - 1, keys[:, 4] - 1, keys[:, :3])
+        found = predict(model, folder / "checkpoint", atoms, pairs)
+        for block in range(3):
+            assert_relative(found.nodes[block], file[f"nodes.{block}"][:], 1e-10)
+            assert_relative(found.edges[block][place[rows]], file[f"edges.{block}"][:], 1e-6)
+        assert_same_blocks([found.blocks[place[row]] for row in rows], [file[f"blocks/{row}"][:] for row in rows])
+
+
+@pytest.mark.parametrize("name", ["case1_C_spinless", "case2_MoS2_spinless", "case3_Bi_soc", "case4_C_default"])
+def test_full_recordings_agree(reference_data: Path, name: str) -> None:
+    folder = reference_data.parent / "golden/deephe3" / name
+    model = import_deephe3(folder / "checkpoint")
+    single = name == "case4_C_default"  # a run in single precision
+    with h5py.File(folder / "golden.h5") as file, h5py.File(folder / "structure/hamiltonians_pred.h5") as blocks:
+        keys = file["input/edge_key"][:]
+        atoms = Atoms(file["input/atomic_numbers"][:], file["input/positions"][:], cell=file["input/lattice"][:])
+        pairs, place = PairList.sorted_from_indices(atoms, keys[:, 3] - 1, keys[:, 4] - 1, keys[:, :3])
+        found = predict(model, folder / "checkpoint", atoms, pairs)
+        for block in range(0 if single else 3):
+            assert_relative(found.nodes[block], file[f"block/node_update_blocks.{block}"][:], 1e-10)
+            assert_relative(found.edges[block][place], file[f"block/edge_update_blocks.{block}"][:], 1e-6)
+        wanted = []
+        for row, key in zip(place, keys.tolist(), strict=True):
+            i, j = (orbitals(model, pairs, atom) for atom in (pairs.i[row], pairs.j[row]))
+            wanted.append(blocks[str(key)][:][np.ix_(i, j)])
+        assert_same_blocks([found.blocks[row] for row in place], wanted, 1e-5 if single else 1e-10)
+
+
+def orbitals(model: TrainedModel, pairs: PairList, atom: int) -> list[int]:
+    """Orbitals m = -l .. l of an atom in DeepH's order."""
+    out, start, basis = [], 0, model.basis[int(pairs.numbers[atom])]
+    for l in basis.degrees:
+        out += [start + k for k in ([0], [1, 2, 0], [2, 4, 0, 3, 1])[l]]
+        start += 2 * l + 1
+    return out + [start + k for k in out] if model.cascade.domain.spin == "spinor" else out
+
+
+@dataclass
+class Case:
+    """A random network."""
+
+    bases: Bases
+    irreps: str
+    lmax: int
+    spinful: bool = False
+    n_blocks: int = 2
+    embed: int = 5
+
+
+CASES = {
+    "three elements": Case({1: (0,), 6: (0, 0, 1), 16: (1, 0, 2)}, "6x0e+4x1o+3x2e+2x3o", 3),
+    "f shells": Case({57: (0, 1, 3)}, "5x0e+3x1o+2x2e+2x3o+1x4e+2x5o", 5),
+    "spin, two elements": Case({16: (0, 1), 42: (0, 2, 0)}, "5x0e+3x1o+2x2e+2x3o+1x4e", 4, spinful=True),
+    "spin, f shells": Case({57: (0, 3)}, "4x0e+2x1o+2x2e+1x3o+2x4e", 4, spinful=True),
+    "pseudotensors": Case({6: (0, 1)}, "3x0e+2x0o+3x1o+2x1e+2x2e+3x2o", 2, spinful=True, n_blocks=3),
+    "few harmonics": Case({6: (0, 1, 2)}, "4x0e+3x1o+2x2e+3x3o+2x4e", 2, n_blocks=3),
+    "degrees left out": Case({6: (0, 2)}, "4x0e+3x2e+2x3o", 3),
+    "scalars inside": Case({6: (1,)}, "5x0e", 3, n_blocks=3),
+    "scalars outside": Case({1: (0, 0)}, "4x0e+3x1o+2x2e", 2),
+    "one block": Case({6: (0, 1), 7: (0,)}, "6x0e", 3, n_blocks=1),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_imported_network_is_the_reference(tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    folder, net = random_folder(tmp_path / "checkpoint", case)
+    model = import_deephe3(folder)
+    atoms = random_atoms(1, 4)
+    atoms.numbers = np.resize(sorted(case.bases), 4)
+    pairs = PairList.from_atoms(atoms, 5.5)
+    wanted = evaluate(net, pairs.numbers, np.stack([pairs.i, pairs.j]), pairs.vectors)
+    found = predict(model, folder, atoms, pairs)
+    for block in range(case.n_blocks):
+        assert_relative(found.nodes[block], wanted.nodes[block].numpy(), 1e-11)
+        assert_relative(found.edges[block], wanted.edges[block].numpy(), 1e-11)
+    elements = [(int(pairs.numbers[i]), int(pairs.numbers[j])) for i, j in zip(pairs.i, pairs.j, strict=True)]
+    blocks = blocks_from_outputs(wanted.out.numpy(), elements, case.bases, spinful=case.spinful)
+    assert_same_blocks(found.blocks, blocks, 1e-11)
+
+
+def random_folder(folder: Path, case: Case) -> tuple[Path, DeepHE3Reference]:
+    arguments = build_arguments(
+        case.bases,
+        case.irreps,
+        embed=case.embed,
+        lmax=case.lmax,
+        n_blocks=case.n_blocks,
+        r_max=5.0,
+        spinful=case.spinful,
+    )
+    net = make_reference(arguments, 0)
+    return write_folder(folder, net, arguments, case.bases, case.spinful), net
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_imported_network_is_written_and_read(golden: Path, tmp_path: Path, name: str) -> None:
+    model = import_deephe3(golden / "deephe3" / name / "checkpoint")
+    save_model(tmp_path / "model.hham", model)
+    loaded = load_model(tmp_path / "model.hham", device="cpu")
+    atoms = random_atoms(2, 4)
+    atoms.numbers = np.resize(model.basis.numbers, 4)
+    pairs = PairList.from_atoms(atoms, 5.0)
+    first, second = (m.predict(atoms, pairs, hermitian=False) for m in (model, loaded))
+    assert np.abs(first.values).max() > 0.1
+    np.testing.assert_array_equal(first.values, second.values)
+    assert first.hermiticity_error() > 0.1  # as the program has it
+    assert model.predict(atoms, pairs).hermiticity_error() < 1e-12
+
+
+def test_outputs_that_nothing_reaches_are_refused(tmp_path: Path) -> None:
+    folder, _ = random_folder(tmp_path / "checkpoint", Case({6: (2,)}, "4x0e+3x1o", 1))
+    with pytest.raises(CheckpointError, match="l = 4, only up to 2"):
+        import_deephe3(folder)

@@ -208,6 +208,8 @@ DEFECTS: list[tuple[str, str, Change]] = [
     ("more blocks", "different networks", argument("num_block", 4)),
     ("irreps", "irreps_mid_edge", argument("irreps_mid_edge", "8x0e+5x1")),
     ("two irreps", "at most once", argument("irreps_post_edge", "8x0e+5x1o+8x0e")),
+    ("large l", "up to 11", argument("irreps_sh", "1x0e+1x99999999o")),
+    ("large lmax", "up to 11", option("[network]\nspherical_harmonics_lmax = 99999999")),
     ("harmonics", "irreps_sh", argument("irreps_sh", "1x0e+1x1e")),
     ("embedding", "embedding", argument("irreps_embed_node", "4x0e+4x1o")),
 ]  # fmt: skip
