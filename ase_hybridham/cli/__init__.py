@@ -11,7 +11,7 @@ from ase_hybridham.errors import HybridHamError
 
 __all__ = ["main"]
 
-# command -> first line of its help; the module of the same name has add_arguments(parser) and run(args)
+# command -> first line of its help; the module of the same name (with _ for -) has add_arguments(parser) and run(args)
 COMMANDS = {
     "dft": "run DFT on structures and store H and S in a data set",
     "convert": "other programs' files to a data set",
@@ -19,6 +19,8 @@ COMMANDS = {
     "train": "train both stages on a data set",
     "evaluate": "errors of a checkpoint on a data set, in meV",
     "bands": "band structure of a checkpoint, a data set or another program's files",
+    "predict": "H of a structure from a checkpoint, written for this package or for DeepH's tools",
+    "import-deephe3": "a DeepH-E3 checkpoint to one of this package",
     "demo": "real DFT data, training and a band plot in minutes",
 }
 
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        module = import_module(f"ase_hybridham.cli.{name}")
+        module = import_module(f"ase_hybridham.cli.{name.replace('-', '_')}")
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     args = parser.parse_args(argv)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ase_hybridham.io import BandReference
     from ase_hybridham.solve import BandError
-    from ase_hybridham.system import LCAOSystem, PairBlocks
+    from ase_hybridham.system import LCAOSystem
 
 DEFAULT_OUTPUT = "bands.png"
 DEFAULT_VIEW = 4.0  # eV shown above and below the Fermi level
@@ -155,13 +155,15 @@ def _naming(source: str, *others: str | None) -> Iterator[None]:
 
 def _predicted(args: argparse.Namespace) -> "LCAOSystem":
     from ase_hybridham.calculator import HybridHamCalculator
+    from ase_hybridham.cli.source import load_structure
     from ase_hybridham.errors import OverlapError
 
-    atoms, overlap = _structure(args.structure)
+    atoms, known = load_structure(args.structure)
     if args.overlap:
-        _, overlap = _structure(args.overlap)
-        if overlap is None:
+        _, known = load_structure(args.overlap)
+        if known is None or known.overlap is None:
             raise ValueError(f"--overlap {args.overlap}: holds no overlap; expected a DeepH folder or data.h5:NAME")
+    overlap = None if known is None else known.overlap
     calculator = HybridHamCalculator(args.source, device=args.device, overlap=overlap, atoms=atoms)
     try:
         return calculator.get_system()
@@ -172,29 +174,6 @@ def _predicted(args: argparse.Namespace) -> "LCAOSystem":
             f"{args.structure}: holds no S, and {args.source} cannot compute it (its basis has no radial functions); "
             "give --overlap FILE: a DeepH folder or data.h5:NAME of these atoms"
         ) from error
-
-
-def _structure(source: str) -> tuple["Atoms", "PairBlocks | None"]:
-    """Atoms, and S where the source holds it too."""
-    import ase.io
-    from ase import Atoms
-
-    from ase_hybridham.cli.source import kind_of, load_system
-    from ase_hybridham.errors import FormatError
-    from ase_hybridham.io import format_of, read_system
-
-    if kind_of(source) == "dataset" or format_of(source) is not None:
-        system = load_system(source) if kind_of(source) == "dataset" else read_system(source)
-        return system.atoms.copy(), system.overlap
-    if not Path(source).exists():
-        raise FormatError(f"{source}: no such file or folder")
-    try:
-        atoms = ase.io.read(source)
-    except Exception as error:  # ASE's many readers raise whatever they run into
-        raise FormatError(f"{source}: not a structure that ASE reads ({error or type(error).__name__})") from error
-    if not isinstance(atoms, Atoms):
-        raise FormatError(f"{source}: ASE reads no structure in it; give a file of atoms and a cell")
-    return atoms, None
 
 
 def _fermi_level(system: "LCAOSystem", mesh: list[int] | None) -> tuple[float, str]:

@@ -109,15 +109,20 @@ class Report:
         self.counted: dict[str, float] = {}
         self.found: dict[str, float] = {}
         self.unknown: set[str] = set()
+        self.predicted: list[str] = []
 
-    def note(self, system: "LCAOSystem") -> None:
-        """Remember where the electrons come from."""
+    def note(self, name: str, system: "LCAOSystem") -> None:
+        """Remember where H and the electrons come from."""
+        if system.provenance.get("predicted"):
+            self.predicted.append(name)
         if system.provenance.get("electrons") == "counted" and system.electrons is not None:
             self.counted[system.atoms.get_chemical_formula()] = system.electrons
 
     def messages(self) -> list[str]:
         """One line for everything a person should know."""
         lines = [f"left out: {message}" for message in self.failed.values()]
+        if self.predicted:
+            lines.append(f"H is what a network predicted, no DFT: {', '.join(self.predicted)}")
         if self.counted:
             counts = ", ".join(f"{formula} {count:g}" for formula, count in sorted(self.counted.items()))
             lines.append(f"electrons counted up to the stored Fermi level and rounded: {counts}")
@@ -243,7 +248,7 @@ def _read(
                 raise
             report.failed[name] = str(error)
             continue
-        report.note(system)
+        report.note(name, system)
         yield name, system
 
 

@@ -147,10 +147,11 @@ def _checkpoint_text(source: str, metadata: dict[str, Any]) -> str:
         radial = "with" if all("gaussians" in shell for shell in atom["shells"]) else "without"
         lines.append(f"{atom['symbol']}: {shells}, valence {atom['valence']}, {radial} radial functions")
     lines.append(f"stage 1: {stage1['irreps']}, {stage1['n_blocks']} blocks")
-    lines.append(
-        f"stage 2: frame {stage2['frame']}, width {stage2['width']}, {stage2['n_groups']} x {stage2['n_blocks']} blocks"
-    )
-    lines.append(f"longest pair {metadata['reach']:.3f} A, zero of energy: {metadata['potential_reference']}")
+    if stage2 is not None:
+        form = f"frame {stage2['frame']}, width {stage2['width']}, {stage2['n_groups']} x {stage2['n_blocks']} blocks"
+        lines.append(f"stage 2: {form}")
+    range_of = "longest pair" if stage1.get("envelope", True) else "no cutoff of pairs, Gaussians up to"
+    lines.append(f"{range_of} {metadata['reach']:.3f} A, zero of energy: {metadata['potential_reference']}")
     for name, value in metadata["metrics"].items():
         lines.append(f"{name.removesuffix('_meV').replace('_', ' ')}: {value:.3f} meV")
     data = metadata["provenance"].get("data", {})

@@ -5,14 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from ase import Atoms
 from ase.data import atomic_numbers
 
-from ase_hybridham.io import read_system
+from ase_hybridham.errors import FormatError
+from ase_hybridham.io import format_of, holds_blocks, read_deeph_atoms, read_system
 from ase_hybridham.solve import with_electrons
 from ase_hybridham.store import names_data_set, read_structure
 from ase_hybridham.system import LCAOSystem
 
-__all__ = ["kind_of", "load_system", "parse_valence"]
+__all__ = ["kind_of", "load_structure", "load_system", "parse_valence"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,53 @@ def load_system(
             complete.electrons,
         )
     return complete
+
+
+def load_structure(source: str | Path) -> tuple[Atoms, LCAOSystem | None]:
+    """The atoms of a STRUCTURE to predict, and what else its source knows of them.
+
+    Parameters
+    ----------
+    source : str or Path
+        A file that ASE reads, a DeepH folder or ``data.h5:NAME``. A DeepH folder may lack all blocks.
+
+    Returns
+    -------
+    atoms : ase.Atoms
+    system : LCAOSystem or None
+        With the pairs, and S or H, if the source holds such.
+
+    Raises
+    ------
+    FormatError
+        If nothing is there, it cannot be read, or it holds no atom.
+    """
+    if names_data_set(source):
+        system = read_structure(source)
+        return system.atoms.copy(), system
+    known = format_of(source)
+    if known is not None and known.name == "deeph" and not holds_blocks(source):
+        return read_deeph_atoms(source), None
+    if known is not None:
+        system = known.read(Path(source))
+        return system.atoms.copy(), system
+    if not Path(source).exists():
+        raise FormatError(f"{source}: no such file or folder")
+    return _read_with_ase(source), None
+
+
+def _read_with_ase(source: str | Path) -> Atoms:
+    import ase.io
+
+    try:
+        atoms = ase.io.read(source)
+    except Exception as error:  # ASE's many readers raise whatever they run into
+        raise FormatError(f"{source}: not a structure that ASE reads ({error or type(error).__name__})") from error
+    if not isinstance(atoms, Atoms):
+        raise FormatError(f"{source}: ASE reads no structure in it; give a file of atoms and a cell")
+    if not len(atoms):
+        raise FormatError(f"{source}: holds no atom")
+    return atoms
 
 
 def parse_valence(words: Sequence[str]) -> dict[str, float]:

@@ -61,8 +61,15 @@ class TrainedModel:
         """Orbitals of H, with radial functions if the training data had them."""
         return self.cascade.domain.basis
 
-    def predict(self, atoms: Atoms, pairs: PairList | None = None, stage: Stage | None = None) -> PairBlocks:
-        """H in eV of a structure, exactly Hermitian.
+    def predict(
+        self,
+        atoms: Atoms,
+        pairs: PairList | None = None,
+        stage: Stage | None = None,
+        *,
+        hermitian: bool = True,
+    ) -> PairBlocks:
+        """H in eV of a structure.
 
         Parameters
         ----------
@@ -71,6 +78,8 @@ class TrainedModel:
             By default all pairs within the orbital radii of the basis.
         stage : {"mean", "stage1", "hybrid"}, optional
             The hybrid if stage 2 has been trained, else stage 1.
+        hermitian : bool
+            Exactly Hermitian (default), or as the network gives it: imported ones may give H that is not Hermitian.
 
         Raises
         ------
@@ -85,7 +94,8 @@ class TrainedModel:
                 f"model: no {chemical_symbols[strangers[0]]}-{chemical_symbols[strangers[1]]} pair was in its training "
                 "set, the structure has some; train on data where these elements meet"
             )
-        return self.cascade.predict(pairs, stage).hermitian_part()
+        h = self.cascade.predict(pairs, stage)
+        return h.hermitian_part() if hermitian else h
 
 
 def save_model(path: str | Path, model: TrainedModel) -> None:

@@ -1,0 +1,228 @@
+"""hybridham predict: H of a structure from a checkpoint, written for this package or for DeepH's tools."""
+
+import argparse
+import json
+import logging
+import os
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from ase_hybridham.model import TrainedModel
+    from ase_hybridham.system import LCAOSystem, PairBlocks, PairList
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_OUTPUT = {"hdf5": Path("predicted.h5"), "deeph": Path("predicted")}
+LONGEST = 20.0  # angstrom; orbitals of two atoms do not reach that far, and bohr or nanometers are no angstrom
+SHORTEST = 0.1  # angstrom
+LONGER = 0.05  # angstrom beyond the trained range: radii of other programs' files are fitted to the pairs there
+SAME_RADIUS = 5e-4  # angstrom, of rounded radii
+LACKING = 0.02  # of the pairs within the trained range
+ROUNDING = 1e-10  # of the largest element: H that differs from its adjoint by less is Hermitian
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="CKPT", help="checkpoint file or name of a model")
+    parser.add_argument(
+        "structure",
+        metavar="STRUCTURE",
+        help="a file that ASE reads, a DeepH folder or data.h5:NAME (these two give the pairs and S)",
+    )
+    parser.add_argument(
+        "--cutoff",
+        type=float,
+        metavar="R",
+        help="take all pairs up to R angstrom instead of those of STRUCTURE or of the model's radii",
+    )
+    parser.add_argument(
+        "--format",
+        choices=list(DEFAULT_OUTPUT),
+        default="hdf5",
+        help="a data set, made or extended (default), or a folder with hamiltonians_pred.h5 in DeepH's layout",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="data set or new folder (default predicted.h5, or predicted)"
+    )
+    parser.add_argument(
+        "--symmetrize",
+        action="store_true",
+        help="write the Hermitian part where the network does not make H Hermitian (imported DeepH-E3 networks)",
+    )
+    parser.add_argument("--stage", choices=["mean", "stage1", "hybrid"], help="default: all that has been trained")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict, write, and tell what came out."""
+    from ase_hybridham.cli.source import load_structure
+    from ase_hybridham.model import load_model
+
+    if args.cutoff is not None and not 0 < args.cutoff <= LONGEST:
+        raise ValueError(f"--cutoff: expected angstrom, above 0 and up to {LONGEST:g}, got {args.cutoff:g}")
+    output = args.output or DEFAULT_OUTPUT[args.format]
+    name = _name(args.structure)
+    atoms, known = load_structure(args.structure)
+    _check_output(output, args.format, name, atoms)
+    model = load_model(args.model, args.device)
+    if args.stage == "hybrid" and not model.cascade.hybrid:
+        raise ValueError(f"--stage hybrid: stage 2 of {args.model} is not trained; leave it out")
+    try:
+        pairs = _pairs(args, model, atoms, known)
+        began = time.perf_counter()
+        h = model.predict(atoms, pairs, args.stage, hermitian=False)
+        seconds = time.perf_counter() - began
+    except ValueError as error:
+        raise ValueError(f"{args.structure}: {error}") from error
+    if args.stage == "mean" and not h.values.any():
+        raise ValueError(f"--stage mean: {args.model} knows no mean of a training set; leave it out")
+    asymmetry = h.hermiticity_error()
+    symmetrized = args.symmetrize or asymmetry <= ROUNDING * abs(h.values).max(initial=0.0)
+    # of the source's S only where H stands on its pairs
+    overlap = known.overlap if known is not None and args.cutoff is None else None
+    system = _system(args, model, atoms, h.hermitian_part() if symmetrized else h, overlap)
+    _write(system, output, args.format, name)
+    result = {
+        "model": args.model,
+        "structure": args.structure,
+        "name": name,
+        "output": str(output),
+        "format": args.format,
+        "stage": args.stage or ("hybrid" if model.cascade.hybrid else "stage1"),
+        "atoms": len(atoms),
+        "pairs": len(h.pairs),
+        "longest_pair_angstrom": float(h.pairs.distances.max()),
+        "orbitals": system.n_orbitals,
+        "spin": system.spin,
+        "overlap": overlap is not None,
+        "hermiticity_error_eV": asymmetry,
+        "symmetrized": bool(symmetrized),
+        "seconds": round(seconds, 3),
+    }
+    print(json.dumps(result) if args.json else _summary(result))
+    return 0
+
+
+def _name(source: str) -> str:
+    """Name of the structure in a data set: of the file, the folder, or as it stands in another data set."""
+    if inside := re.search(r"\.(?:h5|hdf5):(.+)", source):
+        return inside[1]
+    path = Path(source).resolve()
+    return path.name if path.is_dir() else path.stem
+
+
+def _check_output(output: Path, format: str, name: str, atoms: "Atoms") -> None:
+    """Refuse before the work what could not be written after it."""
+    from ase_hybridham.io import check_new_folder
+    from ase_hybridham.store import DataSet
+
+    place = next(folder for folder in output.absolute().parents if folder.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise ValueError(f"{output}: {place} is no folder to write into; choose another -o")
+    if format == "deeph":
+        check_new_folder(output, atoms)
+    elif output.exists():
+        with DataSet(output) as data:
+            if name in data:
+                raise ValueError(f"{output}: holds a structure named {name} already; choose another -o")
+
+
+def _pairs(args: argparse.Namespace, model: "TrainedModel", atoms: "Atoms", known: "LCAOSystem | None") -> "PairList":
+    """The pairs of H: up to --cutoff, else those of the source, else those within the model's radii."""
+    from ase_hybridham.errors import CheckpointError
+    from ase_hybridham.system import PairList
+
+    lacking = sorted({symbol for symbol in atoms.get_chemical_symbols() if symbol not in model.basis})
+    if lacking:
+        raise CheckpointError(f"the model knows {', '.join(model.basis.atoms)}, the structure has {lacking[0]}")
+    elements = sorted(set(atoms.numbers.tolist()))
+    radii = {z: radius for z in elements if (radius := model.basis[z].cutoff) is not None}
+    if args.cutoff is not None:
+        pairs = PairList.from_atoms(atoms, args.cutoff)
+    elif known is not None:
+        if not known.basis.same_orbitals(model.basis):
+            raise CheckpointError("its orbitals are not those of the model; with --cutoff its pairs are not used")
+        pairs = known.pairs
+    elif len(radii) == len(elements):
+        pairs = PairList.from_atoms(atoms, radii)
+    else:
+        raise CheckpointError(f"holds no pairs, and {args.model} has no radii of its orbitals; give --cutoff R")
+    _check_distances(pairs, radii, atoms)
+    return pairs
+
+
+def _check_distances(pairs: "PairList", radii: dict[int, float], atoms: "Atoms") -> None:
+    """Refuse pairs that no model was trained for; tell if many are missing, which the others feel."""
+    import numpy as np
+
+    from ase_hybridham.errors import CheckpointError
+    from ase_hybridham.system import PairList
+
+    if pairs.distances[pairs.hopping].min(initial=np.inf) < SHORTEST:
+        i, j = (int(end[pairs.hopping][np.argmin(pairs.distances[pairs.hopping])]) for end in (pairs.i, pairs.j))
+        raise CheckpointError(f"atoms {i} and {j} lie on each other; check positions and cell")
+    if set(radii) != set(pairs.numbers.tolist()):
+        return
+    radius = np.array([radii[z] for z in pairs.numbers.tolist()])
+    reach = radius[pairs.i] + radius[pairs.j]
+    p = int(np.argmax(pairs.distances - reach))
+    if pairs.distances[p] > reach[p] + LONGER:
+        i, j = int(pairs.i[p]), int(pairs.j[p])
+        raise CheckpointError(
+            f"pair ({i}, {j}, R={pairs.shifts[p].tolist()}): expected at most {reach[p]:.3f} angstrom for "
+            f"{atoms.symbols[i]}-{atoms.symbols[j]} (trained range), got {pairs.distances[p]:.3f}; "
+            "leave --cutoff out or lower it"
+        )
+    expected = PairList.from_atoms(atoms, {z: max(r - SAME_RADIUS, r / 2) for z, r in radii.items()})
+    missing = int((pairs.find(expected) < 0).sum())
+    if missing > LACKING * len(expected):
+        logger.warning("%d of the %d pairs the model was trained with are missing here", missing, len(expected))
+
+
+def _system(
+    args: argparse.Namespace, model: "TrainedModel", atoms: "Atoms", h: "PairBlocks", overlap: "PairBlocks | None"
+) -> "LCAOSystem":
+    from ase_hybridham import __version__
+    from ase_hybridham.system import LCAOSystem, PairBlocks
+
+    made = {"predicted": True, "model": args.model, "made_by": f"hybridham predict {__version__}"}
+    return LCAOSystem(
+        atoms,
+        (h,),
+        None if overlap is None else PairBlocks(h.pairs, h.basis, overlap.values),
+        spin="spinor" if h.spinor else "none",
+        electrons=model.basis.electrons(atoms.numbers),
+        potential_reference=model.potential_reference,
+        provenance={**model.provenance, **made},
+    )
+
+
+def _write(system: "LCAOSystem", output: Path, format: str, name: str) -> None:
+    from ase_hybridham.io import write_deeph
+    from ase_hybridham.store import append_systems
+
+    if format == "deeph":
+        write_deeph(system, output, predicted=True)
+    else:
+        append_systems(output, [(name, system)])
+
+
+def _summary(result: dict[str, Any]) -> str:
+    spin = "spinor, " if result["spin"] == "spinor" else ""
+    lines = [
+        f"{result['structure']}: {result['atoms']} atoms, {spin}{result['orbitals']} orbitals, "
+        f"{result['pairs']} pairs up to {result['longest_pair_angstrom']:.3f} A"
+    ]
+    done = "the Hermitian part is written" if result["symmetrized"] else "written as it is, see --symmetrize"
+    lines.append(
+        f"{result['stage']}: H differs from its adjoint by up to {result['hermiticity_error_eV']:.1e} eV, {done}"
+    )
+    place = f"{result['output']}:{result['name']}" if result["format"] == "hdf5" else result["output"]
+    content = "H and the S of the structure" if result["overlap"] else "H, no S"
+    lines.append(f"{place}: {content}; {result['seconds']:.2f} s")
+    return "\n".join(lines)

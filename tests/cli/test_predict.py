@@ -1,0 +1,356 @@
+"""hybridham predict and import-deephe3: what is written is what the network says, on the pairs that were asked for."""
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import ase.io
+import h5py
+import numpy as np
+import pytest
+from ase import Atoms
+
+import ase_hybridham.model
+from ase_hybridham.io import read_deeph, write_deeph
+from ase_hybridham.model import load_model, save_model
+from ase_hybridham.store import DataSet, append_systems
+from ase_hybridham.system import AtomBasis, Basis, PairBlocks, PairList
+from tests.train.synthetic import atoms_of, system_of
+
+
+@pytest.fixture
+def place(workplace, tmp_path, monkeypatch) -> Path:
+    """A folder with model.hham, data.h5 and a DeepH folder of its structure a, `a_deeph`."""
+    shutil.copyfile(workplace / "run/model.hham", tmp_path / "model.hham")
+    shutil.copyfile(workplace / "data.h5", tmp_path / "data.h5")
+    write_deeph(system_of(atoms_of(0)), tmp_path / "a_deeph")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class FreeNetwork:
+    """Stands in for an imported network: H of random numbers, not Hermitian; no radii in its basis."""
+
+    potential_reference, provenance = "unknown", {}
+    cascade = SimpleNamespace(hybrid=False)
+
+    def __init__(self, spinor: bool = False) -> None:
+        self.spinor = spinor
+        self.basis = Basis.of(AtomBasis.from_degrees("C", [0, 1, 2]), AtomBasis.from_degrees("H", [0, 1]))
+
+    def predict(self, atoms, pairs, stage=None, *, hermitian=True) -> PairBlocks:
+        rng = np.random.default_rng(len(pairs))
+        zeros = PairBlocks.zeros(pairs, self.basis, spinor=self.spinor)
+        noise = rng.normal(size=zeros.values.shape) + (1j * rng.normal(size=zeros.values.shape) if self.spinor else 0)
+        h = zeros.with_values(noise)
+        return h.hermitian_part() if hermitian else h
+
+
+@pytest.fixture(params=[False, True], ids=["spinless", "spinor"])
+def free(monkeypatch, request) -> FreeNetwork:
+    """What `load_model` then returns."""
+    network = FreeNetwork(request.param)
+    monkeypatch.setattr(ase_hybridham.model, "load_model", lambda name, device: network)
+    return network
+
+
+def predicted(path: Path, name: str) -> PairBlocks:
+    with DataSet(path) as data:
+        return data[name].hamiltonian[0]
+
+
+def assert_same_file(ours: Path, theirs: Path, rtol: float = 0.0) -> None:
+    """Two files of blocks hold the same keys and, within rtol of the largest element, the same numbers."""
+    with h5py.File(ours) as a, h5py.File(theirs) as b:
+        assert list(a) == list(b)
+        largest = max(np.abs(b[key][()]).max() for key in b)
+        assert largest > 1  # eV; not 0 = 0
+        for key in b:
+            assert a[key].dtype.kind == b[key].dtype.kind
+            np.testing.assert_allclose(a[key][()], b[key][()], rtol=0, atol=rtol * largest)
+
+
+def test_written_is_what_the_network_says_on_the_pairs_of_the_source(command_line: Callable, place: Path):
+    model, system = load_model("model.hham"), system_of(atoms_of(0))
+    expected = model.predict(system.atoms, system.pairs)
+    for structure, name in {"data.h5:a": "a", "a_deeph": "a_deeph"}.items():
+        status, out, err = command_line("predict", "model.hham", structure, "-o", "out.h5")
+        assert (status, err) == (0, "")
+        assert "3 atoms, " in out
+        with DataSet("out.h5") as data:
+            found = data[name]
+        assert found.pairs.same_pairs(system.pairs)
+        # written text positions are exact, but a folder's origin of rounding is another
+        np.testing.assert_allclose(found.hamiltonian[0].values, expected.values, rtol=0, atol=1e-12)
+        assert found.hamiltonian[0].hermiticity_error() == 0
+        np.testing.assert_array_equal(found.overlap.values, system.overlap.values)
+        assert found.provenance["predicted"] is True
+        assert command_line("bands", f"out.h5:{name}", "--npoints", 5, "--kpts", 2, 2, 1, "--json")[0] == 0
+
+
+def test_a_file_of_atoms_gets_the_pairs_of_the_radii(command_line: Callable, place: Path):
+    ase.io.write("one.json", atoms_of(0))
+    assert command_line("predict", "model.hham", "one.json")[0] == 0  # into predicted.h5
+    assert command_line("predict", "model.hham", "data.h5:b")[0] == 0
+    assert DataSet("predicted.h5").names == ["b", "one"]
+    expected = load_model("model.hham").predict(atoms_of(0))
+    np.testing.assert_allclose(predicted(Path("predicted.h5"), "one").values, expected.values, rtol=0, atol=1e-12)
+    with DataSet("predicted.h5") as data:
+        assert data["one"].overlap is None
+
+
+def test_stages(command_line: Callable, place: Path):
+    model = load_model("model.hham")
+    model.cascade.has_stage2.fill_(True)
+    for n, stage in enumerate(("mean", "stage1", "hybrid")):
+        assert command_line("predict", "model.hham", "data.h5:a", "--stage", stage, "-o", f"{n}.h5")[0] == 0
+        expected = model.predict(atoms_of(0), stage=stage)
+        np.testing.assert_allclose(predicted(Path(f"{n}.h5"), "a").values, expected.values, rtol=0, atol=1e-12)
+    model.cascade.has_stage2.fill_(False)
+    save_model("first.hham", model)
+    status, out, err = command_line("predict", "first.hham", "data.h5:a", "--stage", "hybrid", "-o", "x.h5")
+    assert (status, out) == (2, "")
+    assert "stage 2 of first.hham is not trained" in err
+    result = json.loads(command_line("predict", "first.hham", "data.h5:a", "-o", "x.h5", "--json")[1])
+    assert result["stage"] == "stage1"
+
+
+@pytest.mark.parametrize("structure", ["a_deeph", "one.json", "bare"])
+def test_cutoff_takes_all_pairs_up_to_it(command_line: Callable, place: Path, free: FreeNetwork, structure: str):
+    atoms = atoms_of(0)
+    ase.io.write("one.json", atoms)
+    shutil.copytree("a_deeph", "bare")
+    for name in ("overlaps.h5", "hamiltonians.h5"):
+        (place / "bare" / name).unlink()
+    words = ("predict", "model.hham", structure, "--cutoff", 4.0, "--format", "deeph", "--json")
+    status, out, _ = command_line(*words, "-o", "out")
+    assert status == 0
+    pairs = PairList.from_atoms(atoms, 4.0)
+    assert 3.5 < pairs.distances.max() <= 4.0
+    found = read_deeph("out")
+    assert found.pairs.same_pairs(pairs)
+    assert found.overlap is None  # that of the folder stands on other pairs
+    assert json.loads(out)["longest_pair_angstrom"] == pytest.approx(pairs.distances.max(), abs=1e-12)
+
+
+def test_without_pairs_and_radii_a_cutoff_is_needed(command_line: Callable, place: Path, free: FreeNetwork):
+    ase.io.write("one.json", atoms_of(0))
+    status, out, err = command_line("predict", "model.hham", "one.json")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "one.json: holds no pairs, and model.hham has no radii of its orbitals; give --cutoff R" in err
+
+
+def test_a_network_that_is_not_hermitian_is_written_raw_unless_asked(
+    command_line: Callable, place: Path, free: FreeNetwork
+):
+    free.basis = system_of(atoms_of(0)).basis
+    atoms, pairs = atoms_of(0), system_of(atoms_of(0)).pairs
+    raw = free.predict(atoms, pairs, hermitian=False)
+    for form in ("hdf5", "deeph"):
+        for words, expected in (([], raw), (["--symmetrize"], raw.hermitian_part())):
+            output = f"{form}{len(words)}" + ".h5" * (form == "hdf5")
+            status, out, _ = command_line(
+                "predict", "model.hham", "a_deeph", "--format", form, "-o", output, "--json", *words
+            )
+            assert status == 0
+            result = json.loads(out)
+            assert result["hermiticity_error_eV"] == raw.hermiticity_error() > 1
+            assert result["symmetrized"] is bool(words)
+            assert (result["spin"], result["orbitals"]) == (("spinor", 18) if free.spinor else ("none", 9))
+            found = read_deeph(output).hamiltonian[0] if form == "deeph" else predicted(Path(output), "a_deeph")
+            assert found.spinor == free.spinor
+            np.testing.assert_array_equal(found.values, expected.values)
+
+
+def test_folder_is_that_of_deeph(command_line: Callable, place: Path, free: FreeNetwork):
+    """Keys from 1 with R, blocks spin-major in OpenMX's order, vectors as columns."""
+    free.basis = Basis.of(AtomBasis.from_degrees("C", [0, 1]), AtomBasis.from_degrees("H", [0, 1]))
+    status, _, _ = command_line(
+        "predict", "m.hham", "data.h5:a", "--cutoff", 3, "--format", "deeph", "-o", "new/folder"
+    )
+    assert status == 0
+    folder, atoms = place / "new/folder", atoms_of(0)
+    names = {"lat.dat", "rlat.dat", "site_positions.dat", "element.dat", "orbital_types.dat", "info.json", "R_list.dat"}
+    assert {path.name for path in folder.iterdir()} == names | {"hamiltonians_pred.h5"}
+    assert json.loads((folder / "info.json").read_text())["isspinful"] is free.spinor
+    np.testing.assert_array_equal(np.loadtxt(folder / "lat.dat").T, atoms.cell.array)
+    np.testing.assert_array_equal(np.loadtxt(folder / "site_positions.dat").T, atoms.positions)
+    np.testing.assert_allclose(
+        np.loadtxt(folder / "rlat.dat").T @ atoms.cell.array.T, 2 * np.pi * np.eye(3), atol=1e-12
+    )
+    h = free.predict(atoms, PairList.from_atoms(atoms, 3.0), hermitian=False)
+    p = int(np.flatnonzero((h.pairs.i == 2) & (h.pairs.j == 0) & (h.pairs.shifts == [1, 0, 0]).all(axis=1))[0])
+    openmx = [0, 3, 1, 2]  # s, x, y, z of our s, y, z, x
+    both = [*openmx, *(4 + n for n in openmx)] if free.spinor else openmx
+    with h5py.File(folder / "hamiltonians_pred.h5") as file:
+        assert len(file) == len(h.pairs)
+        block = file["[1, 0, 0, 3, 1]"]
+        assert block.dtype == (np.complex128 if free.spinor else np.float64)
+        np.testing.assert_array_equal(block[()], h.block(p)[np.ix_(both, both)])
+
+
+def test_missing_pairs_are_told(command_line: Callable, place: Path, caplog):
+    reach = PairList.from_atoms(atoms_of(0), load_model("model.hham").basis.cutoffs()).distances.max()
+    assert command_line("predict", "model.hham", "data.h5:a", "--cutoff", 0.6 * reach)[0] == 0
+    assert "pairs the model was trained with are missing here" in caplog.text
+
+
+def spoiled(place: Path) -> None:
+    """Sources and targets for bad input, in the working folder."""
+    atoms = atoms_of(0)
+    ase.io.write("one.json", atoms)
+    ase.io.write("gold.json", Atoms("AuH", [[0, 0, 0], [0, 0, 1.5]]))
+    ase.io.write("none.json", Atoms())
+    ase.io.write("free.json", Atoms("CH", [[0, 0, 0], [0, 0, 1.1]]))
+    ase.io.write("twice.json", Atoms("CC", [[0, 0, 0], [0, 0, 0]]))
+    ase.io.write("flat.json", Atoms("CH", [[0, 0, 0], [0, 0, 1.1]], cell=[[3, 0, 0], [6, 0, 0], [0, 0, 9]], pbc=True))
+    other = Basis.of(AtomBasis.from_degrees("C", [0, 1, 2], cutoff=1.6), AtomBasis.from_degrees("H", [0], cutoff=1.2))
+    write_deeph(system_of(atoms, other), place / "orbitals")
+    append_systems("taken.h5", [("one", system_of(atoms))])
+    Path("text.txt").write_text("hello")
+    Path("empty").mkdir()
+    shutil.copytree("a_deeph", "cut")
+    Path("cut/hamiltonians.h5").unlink()
+    Path("cut/overlaps.h5").unlink()
+    content = Path("a_deeph/hamiltonians.h5").read_bytes()
+    Path("cut/hamiltonians_pred.h5").write_bytes(content[: len(content) // 2])
+
+
+BAD = {
+    "no checkpoint": (["no.hham", "one.json"], "no.hham: no such file"),
+    "no checkpoint but text": (["text.txt", "one.json"], "text.txt: not a checkpoint"),
+    "no structure": (["model.hham", "nowhere"], "nowhere: no such file or folder"),
+    "text for a structure": (["model.hham", "text.txt"], "text.txt: not a structure that ASE reads"),
+    "empty folder": (["model.hham", "empty"], "empty: not a structure that ASE reads"),
+    "no such name": (["model.hham", "data.h5:z"], "data.h5:z: expected one of"),
+    "unknown element": (["model.hham", "gold.json"], "gold.json: the model knows C, H, the structure has Au"),
+    "no atoms": (["model.hham", "none.json"], "none.json: holds no atom"),
+    "atoms on each other": (["model.hham", "twice.json"], "twice.json: atoms 0 and 1 lie on each other"),
+    "flat cell": (["model.hham", "flat.json"], "flat.json: cell: expected three independent vectors"),
+    "other orbitals": (["model.hham", "orbitals"], "orbitals: its orbitals are not those of the model"),
+    "truncated": (["model.hham", "cut"], "cut/hamiltonians_pred.h5: not a complete HDF5 file"),
+    "cutoff 0": (["model.hham", "one.json", "--cutoff", "0"], "--cutoff: expected angstrom, above 0"),
+    "cutoff < 0": (["model.hham", "one.json", "--cutoff", "-3"], "--cutoff: expected angstrom, above 0"),
+    "cutoff nan": (["model.hham", "one.json", "--cutoff", "nan"], "--cutoff: expected angstrom, above 0"),
+    "cutoff huge": (["model.hham", "one.json", "--cutoff", "1e9"], "up to 20, got 1e+09"),
+    "cutoff not trained": (["model.hham", "one.json", "--cutoff", "9"], "(trained range), got"),
+    "unknown device": (["model.hham", "one.json", "--device", "gpu"], "device: expected auto, cpu"),
+    "name taken": (["model.hham", "one.json", "-o", "taken.h5"], "taken.h5: holds a structure named one already"),
+    "text for a data set": (["model.hham", "one.json", "-o", "text.txt"], "text.txt: not a complete HDF5 file"),
+    "folder for a data set": (["model.hham", "one.json", "-o", "empty"], "empty"),
+    "below a file": (["model.hham", "one.json", "-o", "text.txt/out.h5"], "text.txt is no folder"),
+    "folder taken": (["model.hham", "one.json", "--format", "deeph", "-o", "a_deeph"], "a_deeph: already there"),
+    "folder is a file": (["model.hham", "one.json", "--format", "deeph", "-o", "text.txt"], "text.txt: already there"),
+    "folder below a file": (
+        ["model.hham", "one.json", "--format", "deeph", "-o", "text.txt/out"],
+        "text.txt is no folder",
+    ),
+    "no cell": (["model.hham", "free.json", "--format", "deeph", "-o", "x"], "need three independent cell vectors"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_status_two(command_line: Callable, place: Path, case: str):
+    spoiled(place)
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    words, message = BAD[case]
+    status, out, err = command_line("predict", *words)
+    assert (status, out) == (2, "")
+    assert err.startswith("hybridham predict: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("words", [["-o", "taken.h5"], ["-o", "text.txt/x"], ["--format", "deeph", "-o", "a_deeph"]])
+def test_what_cannot_be_written_is_refused_before_the_work(command_line: Callable, place: Path, monkeypatch, words):
+    spoiled(place)
+    monkeypatch.setattr(ase_hybridham.model, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    status, _, err = command_line("predict", "model.hham", "one.json", *words)
+    assert (status, err.startswith(f"hybridham predict: {words[-1]}: ")) == (2, True)
+
+
+def test_a_molecule_needs_no_cell_in_a_data_set(command_line: Callable, place: Path):
+    ase.io.write("free.json", Atoms("CH", [[0, 0, 0], [0, 0, 1.1]]))
+    assert command_line("predict", "model.hham", "free.json", "-o", "out.h5")[0] == 0
+    assert predicted(Path("out.h5"), "free").pairs.n_hoppings == 2
+
+
+def test_predictions_are_no_training_data_unnoticed(command_line: Callable, place: Path):
+    assert command_line("predict", "model.hham", "data.h5:a", "--format", "deeph", "-o", "set/a")[0] == 0
+    status, _, err = command_line("convert", "set", "-o", "set.h5", "--valence", "C=4", "H=1")
+    assert status == 0
+    assert "H is what a network predicted, no DFT: a" in err
+
+
+CASES = ["case1_C_spinless", "case2_MoS2_spinless", "case3_Bi_soc"]
+
+
+@pytest.fixture(params=CASES)
+def golden_case(reference_data, request) -> Path:
+    """A folder with checkpoint and structure of DeepH-E3."""
+    folder = reference_data.parent / "golden/deephe3" / request.param
+    if not folder.is_dir():
+        pytest.skip("HYBRIDHAM_DATA holds no networks of DeepH-E3")
+    return folder
+
+
+def test_predictions_of_deephe3_are_read_and_written_back(golden_case, tmp_path):
+    system = read_deeph(golden_case / "structure")
+    assert system.provenance["predicted"] is True
+    assert system.spin == ("spinor" if "soc" in golden_case.name else "none")
+    facts = json.loads((golden_case / "facts.json").read_text())
+    assert (len(system.atoms), len(system.pairs)) == (facts["n_atoms"], facts["n_edges"])
+    write_deeph(system, tmp_path / "again", predicted=True)
+    name = "hamiltonians_pred.h5"
+    assert_same_file(tmp_path / "again" / name, golden_case / "structure" / name)
+
+
+def test_imported_networks_predict_what_deephe3_did(command_line: Callable, golden_case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(golden_case / "checkpoint", "trained", copy_function=shutil.copyfile)
+    Path("trained/best_model.pkl").write_bytes(gzip.decompress(Path("trained/best_model.pkl.gz").read_bytes()))
+    Path("trained/best_model.pkl.gz").unlink()
+    status, out, err = command_line("import-deephe3", "trained", "net.hham", "--json")
+    assert (status, err) == (0, "")
+    facts, summary = json.loads((golden_case / "facts.json").read_text()), json.loads(out)
+    assert summary["gaussian_range_angstrom"] == pytest.approx(facts["build_args"]["r_max"])
+    assert "no cutoff of pairs, Gaussians up to" in command_line("info", "net.hham")[1]
+    structure = golden_case / "structure"
+    cutoff = facts["edge length max"] + 1e-6
+    for n, words in enumerate([[], ["--cutoff", cutoff]]):
+        status, _, err = command_line("predict", "net.hham", structure, "--format", "deeph", "-o", f"out{n}", *words)
+        assert (status, err) == (0, "")
+        # recorded in float64; sums in another order
+        assert_same_file(tmp_path / f"out{n}/hamiltonians_pred.h5", structure / "hamiltonians_pred.h5", rtol=1e-10)
+    assert command_line("predict", "net.hham", structure, "--symmetrize")[0] == 0
+    raw = read_deeph(structure).hamiltonian[0]
+    symmetric = predicted(Path("predicted.h5"), "structure")
+    np.testing.assert_allclose(symmetric.values, raw.hermitian_part().values, rtol=0, atol=1e-9)
+    status, out, err = command_line("predict", "net.hham", structure, "-o", "x.h5", "--stage", "mean")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    status, out, err = command_line("import-deephe3", "trained", "net.hham")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "net.hham: already there" in err
+
+
+IMPORT_BAD = {
+    "no folder": (["nowhere", "new.hham"], "nowhere: expected the folder"),
+    "a file": (["text.txt", "new.hham"], "text.txt: expected the folder"),
+    "suffix": (["empty", "new.pkl"], "new.pkl: expected a name that ends in .hham"),
+    "taken": (["empty", "model.hham"], "model.hham: already there"),
+    "nothing in it": (["empty", "new.hham"], ""),
+}
+
+
+@pytest.mark.parametrize("case", IMPORT_BAD)
+def test_bad_imports_are_one_line(command_line: Callable, place: Path, case: str):
+    spoiled(place)
+    words, message = IMPORT_BAD[case]
+    status, out, err = command_line("import-deephe3", *words)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"hybridham import-deephe3: {message}")
+    assert not Path("new.hham").exists()
