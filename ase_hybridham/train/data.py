@@ -15,7 +15,6 @@ from ase_hybridham.errors import CheckpointError, FormatError
 from ase_hybridham.model import Cascade, Domain, PairGraph, Stage1Output, turn_components
 from ase_hybridham.store import DataSet
 from ase_hybridham.symmetry import time_reversal_error, wigner_D
-from ase_hybridham.system import PairBlocks
 
 __all__ = ["add_stage1", "batches", "domain_of", "graphs_of", "rotated", "stage1_output"]
 
@@ -32,7 +31,8 @@ def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
     """Basis, longest pair, average number of neighbors and spin of some structures of a data set.
 
     The basis has the elements of these structures only: of others the network would learn nothing. Spinors that
-    obey time reversal to 1e-4 eV are non-magnetic: the network then obeys it exactly, with half the outputs.
+    obey time reversal to 1e-4 eV are non-magnetic: the network then obeys it exactly, with half the outputs. A
+    magnetic H is learned as far as positions determine it: the network is not told the directions of moments.
 
     Raises
     ------
@@ -66,16 +66,17 @@ def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
     n_neighbors = n_hoppings / sum(p.n_atoms for p in pairs)
     if data.spin == "none":
         return Domain(basis, reach, n_neighbors)
-    time_reversal = all(_is_non_magnetic(data, name, data[name].hamiltonian[0]) for name in names)
-    return Domain(basis, reach, n_neighbors, "spinor", time_reversal)
-
-
-def _is_non_magnetic(data: DataSet, name: str, h: PairBlocks) -> bool:
-    """Whether a spinor Hamiltonian obeys time reversal; if not, says so."""
-    error = time_reversal_error(h)
-    if error > NON_MAGNETIC:
-        logger.warning("%s: structure %s is magnetic, H breaks time reversal by %.2g eV", data.path, name, error)
-    return error <= NON_MAGNETIC
+    magnetic = [name for name in names if time_reversal_error(data[name].hamiltonian[0]) > NON_MAGNETIC]
+    if magnetic:
+        logger.warning(
+            "%s: %d of %d structures are magnetic (%s, ...); the network sees positions only, not the directions of "
+            "moments",
+            data.path,
+            len(magnetic),
+            len(names),
+            magnetic[0],
+        )
+    return Domain(basis, reach, n_neighbors, "spinor", not magnetic)
 
 
 def graphs_of(data: DataSet, names: Sequence[str], cascade: Cascade, *, progress: bool = False) -> list[PairGraph]:
@@ -86,7 +87,7 @@ def graphs_of(data: DataSet, names: Sequence[str], cascade: Cascade, *, progress
     FormatError
         If a Hamiltonian is not finite, or breaks the time reversal that the network obeys.
     """
-    domain, graphs = cascade.domain, []
+    graphs = []
     with tqdm(names, desc="structures", leave=False, disable=None if progress else True) as bar:
         for name in bar:
             h = data[name].hamiltonian[0]
@@ -94,10 +95,10 @@ def graphs_of(data: DataSet, names: Sequence[str], cascade: Cascade, *, progress
                 raise FormatError(
                     f"{data.path}: the Hamiltonian of structure {name} is not finite; leave it out of the splits"
                 )
-            if domain.spin == "spinor" and domain.time_reversal and not _is_non_magnetic(data, name, h):
+            if h.spinor and cascade.domain.time_reversal and (error := time_reversal_error(h)) > NON_MAGNETIC:
                 raise FormatError(
-                    f"{data.path}: structure {name} is magnetic, those the network is made for are not; "
-                    "leave it out of the splits"
+                    f"{data.path}: structure {name}: expected time reversal as in the training split, H breaks it by "
+                    f"{error:.2g} eV; leave it out of the splits"
                 )
             graph = PairGraph.with_targets(h, cascade.vocabulary, cascade.lmax, cascade.dtype)
             graphs.append(graph.to(cascade.device))

@@ -5,7 +5,7 @@ import pytest
 from ase import Atoms
 from scipy.spatial.transform import Rotation
 
-from ase_hybridham.model import Cascade, TrainedModel, load_model, read_metadata, save_model
+from ase_hybridham.model import Cascade, Domain, TrainedModel, load_model, read_metadata, save_model
 from ase_hybridham.solve import eigenvalues
 from ase_hybridham.symmetry import (
     SpinorDirectSum,
@@ -15,7 +15,7 @@ from ase_hybridham.symmetry import (
     time_reversal_error,
 )
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList
-from tests.model.networks import IRREPS, config, network, random_hamiltonian, structure, turned_pairs
+from tests.model.networks import IRREPS, config, graph_of, network, perturb, random_hamiltonian, structure, turned_pairs
 
 BASIS = Basis.of(
     AtomBasis.from_degrees("Bi", [0, 1, 2], valence=15, cutoff=2.3),
@@ -142,6 +142,40 @@ def _spin_flipped(blocks: np.ndarray) -> np.ndarray:
     n_i, n_j = (n // 2 for n in blocks.shape[1:])
     left, right = (np.kron([[0, 1], [1, 0]], np.eye(n)) for n in (n_i, n_j))
     return left @ blocks @ right
+
+
+@pytest.fixture(scope="module")
+def magnetic() -> Cascade:
+    cascade = Cascade(config(WIDE), Domain(BASIS, 4.6, 12.0, "spinor", time_reversal=False))
+    perturb(cascade)
+    training = []
+    for seed in range(3):
+        h = random_hamiltonian(structure(BASIS, seed), BASIS, seed, spinor=True)
+        noise = np.random.default_rng(seed).normal(size=(2, len(h.values)))
+        training.append(graph_of(h.with_values(h.values + noise[0] + 1j * noise[1]).hermitian_part(), cascade))
+    cascade.scale1.fit(training)
+    cascade.scale2.fit(training, centered=False)
+    cascade.has_stage2.fill_(True)
+    return cascade
+
+
+class TestMagnetic:
+    """Data that break time reversal: twice the outputs, the same symmetries else."""
+
+    def test_twice_the_outputs(self, magnetic, cascade):
+        assert magnetic.vocabulary.size == 2 * cascade.vocabulary.size
+        h = magnetic.predict(pairs_of(STRUCTURES["slab"]))
+        assert h.hermiticity_error() < EXACT
+        assert time_reversal_error(h) > 0.1
+
+    @pytest.mark.parametrize("kind", ["rotation", "inversion", "reflection"])
+    def test_hamiltonian_turns_with_the_structure_and_its_spins(self, magnetic, kind):
+        test_hamiltonian_turns_with_the_structure_and_its_spins(magnetic, "slab", "hybrid", kind)
+
+    def test_checkpoint_knows(self, magnetic, tmp_path):
+        save_model(tmp_path / "m.hham", TrainedModel(magnetic))
+        assert read_metadata(tmp_path / "m.hham")["time_reversal"] is False
+        assert load_model(tmp_path / "m.hham", device="cpu").cascade.domain == magnetic.domain
 
 
 def test_global_frame_obeys_time_reversal_and_hermiticity():
