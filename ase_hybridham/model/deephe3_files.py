@@ -7,6 +7,7 @@ target_blocks.json and build_model.py, a call with one argument a line, of which
 import ast
 import configparser
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,7 @@ def read_deephe3(folder: str | Path) -> DeepHE3Checkpoint:
     node_updates, edge_updates = _updates(irreps, n_blocks, len(bases))
     check_weights(path, state, [*node_updates, *edge_updates], len(bases), out)
     return DeepHE3Checkpoint(
-        folder, bases, spinful, targets, r_max, gaussian_reach(path, state, "distance_expansion"),
+        folder, bases, spinful, targets, reach, gaussian_reach(path, state, "distance_expansion"),
         node_updates, edge_updates, out, state,
     )  # fmt: skip
 
@@ -250,7 +251,9 @@ def _arguments(folder: Path) -> tuple[Path, dict[str, Any] | None]:
 def _call_literals(path: Path) -> dict[str, Any]:
     """Literal keyword arguments of the call in a Python text; nothing is executed."""
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        with warnings.catch_warnings():  # of odd escapes in strings
+            warnings.simplefilter("ignore")
+            tree = ast.parse(path.read_text(encoding="utf-8"))
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and len(node.keywords) > 1]
         return {word.arg or "**": ast.literal_eval(word.value) for word in calls[0].keywords}
     except (OSError, SyntaxError, ValueError, TypeError, IndexError, RecursionError, MemoryError) as error:

@@ -242,3 +242,31 @@ def test_any_json_ends_in_one_line(checkpoint: Path, name: str, content: object)
         read_deephe3(checkpoint)
     path.write_text(original)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [INI, BUILD])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_damaged_text_ends_in_one_line_or_changes_nothing(checkpoint: Path, name: str, data: st.DataObject) -> None:
+    path = checkpoint / "src" / name
+    if name == INI:  # else it is hardly used
+        (checkpoint / "src" / BUILD).unlink(missing_ok=True)
+    original = path.read_bytes()
+    place = data.draw(st.integers(0, len(original)))
+    piece = data.draw(st.binary(max_size=8) | st.text("()[]{}=,'#;0x\n\\", max_size=8).map(str.encode))
+    path.write_bytes(original[:place] + piece + original[place + data.draw(st.integers(0, 8)) :])
+    given = read_deephe3_of(checkpoint)
+    path.write_bytes(original)
+    assert given is None or given == read_deephe3_of(checkpoint)
+
+
+def read_deephe3_of(folder: Path) -> tuple | None:
+    """What a network is; None if it is refused, in one line."""
+    try:
+        found = read_deephe3(folder)
+    except CheckpointError as error:
+        message = str(error)
+    else:
+        return found.node_updates, found.edge_updates, found.r_max
+    assert "\n" not in message
+    return None
