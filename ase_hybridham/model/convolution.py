@@ -23,6 +23,7 @@ __all__ = ["Convolution", "GaussianBasis", "RadialNetwork", "product_matrices", 
 SILU_SCALE = 1.6791767923989418
 SIGMOID_SCALE = 1.8467055342154763
 TANH_SCALE = 1.5937334472592695
+NEGLIGIBLE = -40.0  # exp of it is below the rounding of 1
 
 Gates = Literal["order", "channel"]
 
@@ -39,7 +40,9 @@ class GaussianBasis(nn.Module):
 
     def forward(self, distance: Tensor) -> Tensor:
         """(E,) angstrom -> (E, n)."""
-        return torch.exp(-0.5 * ((distance[:, None] - self.centers) / self.spacing) ** 2)
+        exponent = -0.5 * ((distance[:, None] - self.centers) / self.spacing) ** 2
+        # far tails would be denormal numbers, with which every product is several times slower
+        return torch.exp(exponent.clamp(min=NEGLIGIBLE)).masked_fill(exponent < NEGLIGIBLE, 0.0)
 
 
 def smooth_envelope(distance: Tensor, reach: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ class _Spread:
     ----------
     source, place : LongTensors
         Component of a lab row, and its place among the elements of all matrices.
+    gather : LongTensor, shape (size, lmax + 1)
+        All places of every component; where it has fewer, one place behind the last.
     shapes : list of (int, int)
         Of the matrix of every |m|: orders of all l >= max(m, 1), channels with such l.
     swapped : list of Tensor or None
@@ -34,6 +36,7 @@ class _Spread:
 
     source: Tensor
     place: Tensor
+    gather: Tensor
     shapes: list[tuple[int, int]]
     swapped: list[Tensor] | None
 
@@ -57,8 +60,12 @@ class EdgeFrames:
         self.first = torch.cumsum(degree, 0) - degree
         self.width = int(degree.max()) if len(center) else 0
         self.dense = len(center) == n_nodes * self.width
-        self.slot = center * self.width + torch.arange(len(center), device=center.device) - self.first[center]
+        number = torch.arange(len(center), device=center.device)
+        self.slot = center * self.width + number - self.first[center]
+        # edges of padded rows; what stands for a missing one does not matter, its matrices are zero
+        self.padding = number.new_zeros(n_nodes * self.width).index_copy(0, self.slot, number)
         self._rows: list[Tensor] | None = None
+        self._mask: Tensor | None = None
         self._spreads: dict[FeatureLayout, _Spread] = {}
         self._signs: dict[FeatureLayout, Tensor] = {}
 
@@ -142,11 +149,10 @@ class EdgeFrames:
     def _into(self, nodes: Tensor, layout: FeatureLayout) -> Tensor:
         if layout.lmax == 0:
             return nodes.index_select(0, self.center)
-        n = layout.multiplicities[0]
-        parts, swapped = [nodes[:, None, :n].expand(-1, self.width, -1)], self._spread(layout, nodes).swapped
+        n, swapped = layout.multiplicities[0], self._spread(layout, nodes).swapped
+        parts = [nodes[:, None, :n].expand(-1, self.width, -1)]
         for m, block in enumerate(self._blocks(nodes, layout)):
-            pairs = [(0, 0)] if m == 0 else [(2 * m - 1, 2 * m), (2 * m, 2 * m - 1)]
-            for sign, (own, other) in zip((-1.0, 1.0), pairs, strict=False):
+            for own, other, sign in _signed(m):
                 if swapped is None or m == 0:
                     parts.append(torch.bmm(self.rows[own][..., : block.shape[1]], block))
                 else:
@@ -159,24 +165,40 @@ class EdgeFrames:
     def _sum_out(self, messages: Tensor, layout: FeatureLayout) -> Tensor:
         if layout.lmax == 0:
             return messages.new_zeros(self.n_nodes, layout.size).index_add(0, self.center, messages)
-        spread, padded, n = self._spread(layout, messages), self._pad(messages), layout.multiplicities[0]
+        spread, n = self._spread(layout, messages), layout.multiplicities[0]
+        if not self.dense:
+            messages = messages.index_select(0, self.padding)
+        padded = messages.view(self.n_nodes, self.width, layout.size)
         parts, start = [], n
         for m, (orders, channels) in enumerate(spread.shapes):
-            total = messages.new_zeros(self.n_nodes, orders, channels)
-            pairs = [(0, 0)] if m == 0 else [(2 * m - 1, 2 * m), (2 * m, 2 * m - 1)]
-            for sign, (own, other) in zip((-1.0, 1.0), pairs, strict=False):
+            total: Tensor | None = None
+            for own, other, sign in _signed(m):
                 here = padded[..., start : start + channels]
                 start += channels
                 product = torch.bmm(self.rows[own][..., :orders].transpose(1, 2), here)
                 if spread.swapped is not None and m > 0:
                     crossed = torch.bmm(self.rows[other][..., :orders].transpose(1, 2), here)
                     product = torch.lerp(product, sign * crossed, spread.swapped[m].expand_as(product))
-                total = total + product
+                total = product if total is None else total + product
+            assert total is not None
             parts.append(total.flatten(1))
-        flat = torch.cat(parts, 1).index_select(1, spread.place)
-        out = messages.new_zeros(self.n_nodes, layout.size).index_add(1, spread.source, flat)
-        scalars = padded[..., :n].sum(1)
-        return torch.cat([scalars, out[:, n:]], 1)
+        parts.append(messages.new_zeros(self.n_nodes, 1))
+        others = torch.cat(parts, 1).index_select(1, spread.gather.ravel()).unflatten(1, spread.gather.shape).sum(2)
+        scalars = torch.bmm(self.mask, padded[..., :n])[:, 0]
+        return torch.cat([scalars, others[:, n:]], 1)
+
+    @property
+    def mask(self) -> Tensor:
+        """1 where a padded row is an edge, (N, 1, width)."""
+        if self._mask is None:
+            ones = torch.ones(len(self.center), 1, dtype=self.by_edge[0].dtype, device=self.center.device)
+            self._mask = self._pad(ones).transpose(1, 2)
+        return self._mask
+
+
+def _signed(m: int) -> list[tuple[int, int, float]]:
+    """Positions in `EdgeFrames.rows` of +m and of -m, each with that of the other and its sign if swapped."""
+    return [(0, 0, 1.0)] if m == 0 else [(2 * m - 1, 2 * m, -1.0), (2 * m, 2 * m - 1, 1.0)]
 
 
 @dataclass
@@ -214,8 +236,11 @@ def _spread_of(layout: FeatureLayout, like: Tensor) -> _Spread:
     if not layout.channel_natural.all():
         unnatural = torch.from_numpy(~layout.channel_natural).to(like)
         swapped = [unnatural[layout.n_channels - channels :] for _, channels in shapes]
-    index = [torch.from_numpy(np.concatenate(a)).to(like.device) for a in (source, place)]
-    return _Spread(index[0], index[1], shapes, swapped)
+    gather = np.full((layout.size, layout.lmax + 1), total)
+    for m, (components, places) in enumerate(zip(source, place, strict=True)):
+        gather[components, m] = places
+    tables = (np.concatenate(source), np.concatenate(place), gather)
+    return _Spread(*(torch.from_numpy(table).to(like.device) for table in tables), shapes, swapped)
 
 
 class _Into(torch.autograd.Function):

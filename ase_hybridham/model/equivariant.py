@@ -155,7 +155,7 @@ class _EdgeUpdate(_Messages):
     ) -> None:
         super().__init__(node, edge, out, vocabulary, c)
         counts, muls = out.counts, out.multiplicities
-        separate = c.pair_maps == "separate"
+        separate = c.pair_maps == "separate" and vocabulary.n_species > 1
         self.post = OrderLinear([out] if separate else [out, edge], counts)
         n_pairs = vocabulary.n_pairs if separate else 0
         self.own = Typed([OrderLinear([edge], counts, bias=False) for _ in range(n_pairs)])

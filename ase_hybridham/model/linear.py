@@ -66,10 +66,12 @@ class _Segment:
             first += entry[2]
 
 
-def _view(rows: Tensor, start: int, channels: int, components: int) -> Tensor:
-    """Columns of one segment as (components, n_rows, channels), without a copy."""
-    width = channels * components
-    return rows[:, start : start + width].unflatten(1, (components, channels)).transpose(0, 1)
+def _columns(rows: Tensor, start: int, channels: int, components: int) -> Tensor:
+    """Columns of one segment, (components, n_rows, channels), or (n_rows, channels) of one component; no copy."""
+    stride, place = rows.stride(0), rows.storage_offset() + start
+    if components == 1:
+        return rows.as_strided((len(rows), channels), (stride, 1), place)
+    return rows.as_strided((components, len(rows), channels), (channels, stride, 1), place)
 
 
 class _SegmentProduct(torch.autograd.Function):
@@ -77,65 +79,73 @@ class _SegmentProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, segments: list[_Segment], mirrored: int | None, bias: Tensor | None, *tensors: Tensor) -> Any:
-        n = len(tensors) - len(segments)
-        rows, weights, last = tensors[:n], tensors[n:], segments[-1]
+        n, last = len(tensors) - len(segments), segments[-1]
+        rows, weights = [_dense(row) for row in tensors[:n]], tensors[n:]
         out = rows[0].new_empty(len(rows[0]), last.start + last.channels * last.components)
         for segment, weight in zip(segments, weights, strict=True):
-            y = _view(out, segment.start, segment.channels, segment.components)
+            y = _columns(out, segment.start, segment.channels, segment.components)
             begun = segment.start == 0 and bias is not None
             if bias is not None and begun:
-                y.copy_(bias.expand_as(y))
+                y.copy_(bias)
             for (k, start, channels), w in segment.blocks(weight):
-                _multiply(_view(rows[k], start, channels, segment.components), w, y, begun, k == mirrored)
+                x = _columns(rows[k], start, channels, segment.components)
+                _multiply(x, w, y, begun, k == mirrored)
                 begun = True
             if not begun:
                 y.zero_()
         ctx.segments, ctx.mirrored = segments, mirrored
-        ctx.save_for_backward(*tensors)
+        ctx.save_for_backward(*rows, *weights)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         saved, needs, n_weights = ctx.saved_tensors, ctx.needs_input_grad, len(ctx.segments)
-        rows, weights = saved[:-n_weights], saved[-n_weights:]
+        rows, weights, d_out = saved[:-n_weights], saved[-n_weights:], _dense(grads[0])
         d_rows = [_gradient_of(row, k, ctx.segments) if needs[3 + k] else None for k, row in enumerate(rows)]
         d_weights = [torch.empty_like(weight) for weight in weights]
         for segment, weight, d_weight in zip(ctx.segments, weights, d_weights, strict=True):
-            dy = _view(grads[0], segment.start, segment.channels, segment.components)
+            dy = _columns(d_out, segment.start, segment.channels, segment.components)
             for (k, start, channels), w, dw in segment.blocks(weight, d_weight):
-                x, d_row = _view(rows[k], start, channels, segment.components), d_rows[k]
+                d_row = d_rows[k]
                 if d_row is not None:
-                    dx = _view(d_row, start, channels, segment.components)
+                    dx = _columns(d_row, start, channels, segment.components)
                     _multiply(dy, w.t(), dx, False, k == ctx.mirrored)
-                _accumulate(x, dy, dw, k == ctx.mirrored)
-        d_bias = grads[0][:, : ctx.segments[0].channels].sum(0) if needs[2] else None
+                _accumulate(_columns(rows[k], start, channels, segment.components), dy, dw, k == ctx.mirrored)
+        d_bias = d_out[:, : ctx.segments[0].channels].sum(0) if needs[2] else None
         return None, None, d_bias, *d_rows, *d_weights
+
+
+def _dense(rows: Tensor) -> Tensor:
+    """Rows whose components lie side by side (those of an expanded gradient do not)."""
+    return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
 def _gradient_of(row: Tensor, k: int, segments: list[_Segment]) -> Tensor:
     """Room for the gradient of an input; zeros where some of its components meet no matrix."""
     widths = [channels * s.components for s in segments for number, _, channels in s.inputs if number == k]
-    return torch.empty_like(row) if sum(widths) == row.shape[1] else torch.zeros_like(row)
+    return row.new_empty(row.shape) if sum(widths) == row.shape[1] else row.new_zeros(row.shape)
 
 
 def _multiply(x: Tensor, w: Tensor, y: Tensor, add: bool, mirrored: bool) -> None:
     """y = x w, or y += x w; the second component with the other sign if it is mirrored."""
-    if mirrored and len(x) == 2:
-        for sign, x_one, y_one in zip((1.0, -1.0), x, y, strict=True):
-            y_one.addmm_(x_one, w, beta=float(add), alpha=sign)
-    elif len(x) == 1:
+    if x.dim() == 2:
+        y.addmm_(x, w, beta=float(add))
+    elif mirrored:
         y[0].addmm_(x[0], w, beta=float(add))
+        y[1].addmm_(x[1], w, beta=float(add), alpha=-1.0)
     else:
         y.baddbmm_(x, w.expand(len(x), -1, -1), beta=float(add))
 
 
 def _accumulate(x: Tensor, dy: Tensor, dw: Tensor, mirrored: bool) -> None:
     """dw = sum of x^T dy over the components."""
-    if len(x) > 2:  # rows in the lab, few of them
+    if x.dim() == 2:
+        torch.mm(x.t(), dy, out=dw)
+    elif len(x) == 2:
+        torch.mm(x[0].t(), dy[0], out=dw)
+        dw.addmm_(x[1].t(), dy[1], alpha=-1.0 if mirrored else 1.0)
+    else:  # rows in the lab, few of them
         torch.sum(torch.bmm(x.transpose(1, 2), dy), 0, out=dw)
-        return
-    for c, (x_one, dy_one) in enumerate(zip(x, dy, strict=True)):
-        dw.addmm_(x_one.t(), dy_one, beta=float(c > 0), alpha=-1.0 if mirrored and c else 1.0)
 
 
 class _SegmentLinear(nn.Module):
@@ -186,15 +196,14 @@ class _SegmentLinear(nn.Module):
             return _SegmentProduct.apply(self.segments, self.mirrored, self.bias, *rows, *self.weights)
         out = []
         for segment, weight in zip(self.segments, self.weights, strict=True):
-            y = rows[0].new_zeros(segment.components, len(rows[0]), segment.channels)
+            n = segment.components
+            y = rows[0].new_zeros(len(rows[0]), n, segment.channels)
             for (k, start, channels), w in segment.blocks(weight):
-                x = _view(rows[k], start, channels, segment.components)
-                if k == self.mirrored and segment.components == 2:
-                    x = torch.stack([x[0], -x[1]])
-                y = y + x @ w
+                x = rows[k][:, start : start + n * channels].unflatten(1, (n, channels))
+                y = y + (torch.stack([x[:, 0], -x[:, 1]], 1) if k == self.mirrored and n == 2 else x) @ w
             if segment.start == 0 and self.bias is not None:
                 y = y + self.bias
-            out.append(y.transpose(0, 1).flatten(1))
+            out.append(y.flatten(1))
         return torch.cat(out, dim=1)
 
 

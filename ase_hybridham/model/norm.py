@@ -124,11 +124,11 @@ class GraphNorm(nn.Module):
 
     def nodes(self, rows: Tensor, skip: Tensor, graph: Tensor, n_graphs: int) -> Tensor:
         """Normalized rows of atoms (N, size) plus `skip`; `graph` (N,) says to which structure an atom belongs."""
-        count = torch.bincount(graph, minlength=n_graphs).to(rows)[:, None]
-        mean = rows.new_zeros(n_graphs, self.means.size).index_add(0, graph, rows @ self.lab_average) / count
-        rows = rows - mean[graph] @ self.lab_spread
-        square = self._squares(rows, graph, n_graphs) / count
-        return self._scaled(rows, square, graph, self.lab_channel) + skip
+        count = torch.bincount(graph, minlength=n_graphs).to(rows)
+        mean = rows.new_zeros(n_graphs, self.means.size).index_add(0, graph, rows @ self.lab_average) / count[:, None]
+        rows = torch.addmm(rows, mean[graph], self.lab_spread, alpha=-1.0)
+        scale = self._scale(self._squares(rows, graph, n_graphs) / count[:, None])
+        return self._scaled(rows, skip, scale, graph, self.lab_channel)
 
     def pairs(
         self,
@@ -143,13 +143,13 @@ class GraphNorm(nn.Module):
         count = (torch.bincount(of_edge, minlength=n_graphs) + torch.bincount(graph, minlength=n_graphs)).to(edges)
         summed = frames.sum_out(edges @ self.edge_average, self.means) + nodes @ self.lab_average
         mean = edges.new_zeros(n_graphs, self.means.size).index_add(0, graph, summed) / count[:, None]
-        edges = edges - frames.into(mean[graph], self.means) @ self.edge_spread
-        nodes = nodes - mean[graph] @ self.lab_spread
+        edges = torch.addmm(edges, frames.into(mean[graph], self.means), self.edge_spread, alpha=-1.0)
+        nodes = torch.addmm(nodes, mean[graph], self.lab_spread, alpha=-1.0)
         square = self._squares(edges, of_edge, n_graphs) + self._squares(nodes, graph, n_graphs)
-        square = square / count[:, None]
+        scale = self._scale(square / count[:, None])
         return (
-            self._scaled(edges, square, of_edge, self.edge_channel) + hopping[1],
-            self._scaled(nodes, square, graph, self.lab_channel) + onsite[1],
+            self._scaled(edges, hopping[1], scale, of_edge, self.edge_channel),
+            self._scaled(nodes, onsite[1], scale, graph, self.lab_channel),
         )
 
     def _squares(self, rows: Tensor, graph: Tensor, n_graphs: int) -> Tensor:
@@ -158,12 +158,17 @@ class GraphNorm(nn.Module):
         both = torch.stack([rows[:, a:b].square().sum(1) / max(b - a, 1) for a, b in ((0, s), (s, n))], dim=1)
         return both.new_zeros(n_graphs, 2).index_add(0, graph, both)
 
-    def _scaled(self, rows: Tensor, square: Tensor, graph: Tensor, channel: Tensor) -> Tensor:
+    def _scale(self, square: Tensor) -> Tensor:
+        """What multiplies the channels of every structure, (n_graphs, n_channels)."""
         s, n = self.layout.n_scalars, self.layout.multiplicities[0]
-        inverse = (1.0 / (torch.sqrt(square) + self.EPS))[graph]
-        first = torch.cat([inverse[:, :1].expand(-1, s), inverse[:, 1:].expand(-1, n - s)], dim=1)
-        rows = torch.cat([rows[:, :n] * first, rows[:, n:]], dim=1) * self.weight.index_select(0, channel)
-        return rows + nn.functional.pad(self.bias, (0, rows.shape[1] - s))
+        inverse = 1.0 / (torch.sqrt(square) + self.EPS)
+        others = inverse.new_ones(len(inverse), self.layout.n_channels - n)
+        return torch.cat([inverse[:, :1].expand(-1, s), inverse[:, 1:].expand(-1, n - s), others], 1) * self.weight
+
+    def _scaled(self, rows: Tensor, skip: Tensor, scale: Tensor, graph: Tensor, channel: Tensor) -> Tensor:
+        factor = scale.index_select(1, channel)
+        bias = nn.functional.pad(self.bias, (0, rows.shape[1] - len(self.bias)))
+        return torch.addcmul(skip + bias, rows, factor if len(factor) == 1 else factor[graph])
 
 
 def _irreps(layout: FeatureLayout) -> list[tuple[int, bool]]:
