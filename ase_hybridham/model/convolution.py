@@ -93,7 +93,8 @@ class _Gate(nn.Module):
         self.n_scalars, self.n_first = layout.n_scalars, layout.multiplicities[0]
         self.segments = segments
         self.n_numbers = max([self.n_first, *(channels + number for _, channels, number in segments)])
-        scale = np.repeat([SILU_SCALE, SIGMOID_SCALE], [self.n_first, self.n_numbers - self.n_first])
+        kinds = [self.n_scalars, self.n_first - self.n_scalars, self.n_numbers - self.n_first]
+        scale = np.repeat([SILU_SCALE, TANH_SCALE, SIGMOID_SCALE], kinds)
         self.register_buffer("scale", torch.from_numpy(scale), persistent=False)
 
     @property
@@ -103,12 +104,13 @@ class _Gate(nn.Module):
 
     def forward(self, rows: Tensor, weight: Tensor, which: Tensor | None = None) -> Tensor:
         """Rows (n_rows, .) -> (n_rows, size), times rows `which` of the weights, or the only row of weights."""
+        weight = weight * self.scale
         if not use_plain():
             return _Gated.apply(rows, weight, which, self)
         w = weight if which is None else weight.index_select(0, which)
-        factor = torch.sigmoid(rows[:, : self.n_numbers]) * self.scale * w
+        factor = torch.sigmoid(rows[:, : self.n_numbers]) * w
         s, n = self.n_scalars, self.n_first
-        parts = [rows[:, :s] * factor[:, :s], torch.tanh(rows[:, s:n]) * (TANH_SCALE * w[:, s:n])]
+        parts = [rows[:, :s] * factor[:, :s], torch.tanh(rows[:, s:n]) * w[:, s:n]]
         for x, (_, channels, number) in zip(self.split(rows, self.n_numbers), self.segments, strict=True):
             parts.append((x * factor[:, None, number : number + channels]).flatten(1))
         return torch.cat(parts, dim=1)
@@ -117,7 +119,8 @@ class _Gate(nn.Module):
         """The segments of rows from a column on, (n_rows, components, channels) each, without copies."""
         out = []
         for components, channels, _ in self.segments:
-            out.append(rows[:, start : start + components * channels].unflatten(1, (components, channels)))
+            place = rows.storage_offset() + start
+            out.append(rows.as_strided((len(rows), components, channels), (rows.stride(0), channels, 1), place))
             start += components * channels
         return out
 
@@ -129,11 +132,11 @@ class _Gated(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, weight: Tensor, which: Tensor | None, gate: _Gate) -> Tensor:
         s, n = gate.n_scalars, gate.n_first
         w = weight if which is None else weight.index_select(0, which)
-        factor = torch.sigmoid(rows[:, : gate.n_numbers]).mul_(gate.scale).mul_(w)
+        factor = torch.sigmoid(rows[:, : gate.n_numbers]).mul_(w)
         out = rows.new_empty(len(rows), rows.shape[1] - gate.n_gates)
         torch.mul(rows[:, :s], factor[:, :s], out=out[:, :s])
         if n > s:
-            out[:, s:n] = torch.tanh(rows[:, s:n]) * (TANH_SCALE * w[:, s:n])
+            torch.mul(torch.tanh(rows[:, s:n]), w[:, s:n], out=out[:, s:n])
         both = zip(gate.split(rows, gate.n_numbers), gate.split(out, n), gate.segments, strict=True)
         for x, y, (_, channels, number) in both:
             torch.mul(x, factor[:, None, number : number + channels], out=y)
@@ -143,25 +146,31 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (rows, weight, which), gate, (d_out,) = ctx.saved_tensors, ctx.gate, grads
+        (rows, weight, which), gate, d_out = ctx.saved_tensors, ctx.gate, grads[0].contiguous()
         s, n = gate.n_scalars, gate.n_first
         w = weight if which is None else weight.index_select(0, which)
         sigmoid = torch.sigmoid(rows[:, : gate.n_numbers])
-        base = sigmoid * gate.scale
-        factor = base * w
-        d_rows, d_factor = torch.empty_like(rows), torch.zeros_like(factor)
-        torch.mul(d_out[:, :s], rows[:, :s], out=d_factor[:, :s])
+        factor = sigmoid * w
+        d_rows, d_factor, begun = torch.empty_like(rows), torch.empty_like(factor), n
+        torch.mul(d_out[:, :n], rows[:, :n], out=d_factor[:, :n])
         splits = (gate.split(rows, gate.n_numbers), gate.split(d_out, n), gate.split(d_rows, gate.n_numbers))
-        for x, dy, dx, (_, channels, number) in zip(*splits, gate.segments, strict=True):
+        for x, dy, dx, (components, channels, number) in zip(*splits, gate.segments, strict=True):
             torch.mul(dy, factor[:, None, number : number + channels], out=dx)
-            d_factor[:, number : number + channels] += (x * dy).sum(1)
-        d_weight = d_factor * base
-        torch.mul(d_factor.mul_(factor), sigmoid.neg_().add_(1.0), out=d_rows[:, : gate.n_numbers])
+            part = d_factor[:, number : number + channels]
+            for c in range(components):
+                if number >= begun and c == 0:  # the first with these gates
+                    torch.mul(x[:, c], dy[:, c], out=part)
+                else:
+                    part.addcmul_(x[:, c], dy[:, c])
+            begun = max(begun, number + channels)
+        d_weight = d_factor * sigmoid
+        torch.addcmul(d_factor, d_factor, sigmoid, value=-1.0, out=d_factor)
+        torch.mul(d_factor, factor, out=d_rows[:, : gate.n_numbers])
         d_rows[:, :s].addcmul_(d_out[:, :s], factor[:, :s])
         if n > s:
             tanh = torch.tanh(rows[:, s:n])
-            d_weight[:, s:n] = d_out[:, s:n] * tanh * TANH_SCALE
-            d_rows[:, s:n] = d_out[:, s:n] * (1 - tanh.square()) * (TANH_SCALE * w[:, s:n])
+            d_weight[:, s:n] = d_out[:, s:n] * tanh
+            d_rows[:, s:n] = d_out[:, s:n] * (1 - tanh.square()) * w[:, s:n]
         if which is None:
             return d_rows, d_weight.sum(0, keepdim=True), None, None
         return d_rows, torch.zeros_like(weight).index_add_(0, which, d_weight), None, None

@@ -88,6 +88,8 @@ class _Geometry:
 
     def run(self, one: Callable[..., Tensor], *rows: Tensor) -> Tensor:
         """``one(number of the chunk, its rows)`` of every chunk, put together."""
+        if len(self.chunks) == 1 and not self.recompute:
+            return one(0, *rows)
         sizes = [chunk.edges.stop - chunk.edges.start for chunk in self.chunks]
         out = []
         for number, parts in enumerate(zip(*(r.split(sizes) for r in rows), strict=True)):
@@ -95,7 +97,7 @@ class _Geometry:
                 out.append(checkpoint(one, number, *parts, use_reentrant=False, preserve_rng_state=False))
             else:
                 out.append(one(number, *parts))
-        return out[0] if len(out) == 1 else torch.cat(out)
+        return torch.cat(out)
 
 
 class _Messages(nn.Module):

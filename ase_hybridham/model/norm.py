@@ -67,7 +67,7 @@ class _Normalize(torch.autograd.Function):
         rows = rows.clone()
         rows[:, :n] -= rows[:, :n].mean(1, keepdim=True)
         inverse = torch.mm(rows.square(), norm.average).add_(norm.eps).rsqrt_()
-        out = torch.addcmul(skip, rows, torch.mm(inverse, scale))
+        out = torch.mm(inverse, scale).mul_(rows).add_(skip)
         out[:, :n] += bias
         ctx.norm = norm
         ctx.save_for_backward(rows, inverse, scale)
@@ -79,9 +79,9 @@ class _Normalize(torch.autograd.Function):
         d_out, n = grads[0], norm.n_scalars
         product = d_out * rows
         d_scale = torch.mm(inverse.t(), product) * norm.spread
-        d_square = torch.mm(product, scale.t()).mul_(inverse.pow(3)).mul_(-1.0)
-        d_rows = torch.mm(d_square, norm.average.t()).mul_(rows)
-        d_rows.addcmul_(d_out, torch.mm(inverse, scale))
+        d_square = torch.mm(product, scale.t()).mul_(inverse.pow(3)).neg_()
+        d_rows = torch.mm(inverse, scale, out=product).mul_(d_out)
+        d_rows.addcmul_(rows, torch.mm(d_square, norm.average.t()))
         d_rows[:, :n] -= d_rows[:, :n].mean(1, keepdim=True)
         return d_rows, d_out, d_scale, d_out[:, :n].sum(0), None
 
