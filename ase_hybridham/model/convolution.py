@@ -188,6 +188,8 @@ class Convolution(nn.Module):
         Of the radial network.
     gates : {"order", "channel"}
         Whether every order |m| of a channel has a gate and a radial weight of its own, or all share one (DeepH-E3).
+    shortened : bool
+        Whether messages end with the largest order that the inputs have; else zeros follow.
     """
 
     def __init__(
@@ -198,37 +200,66 @@ class Convolution(nn.Module):
         n_gaussians: int,
         radial_width: int,
         gates: Gates,
+        *,
+        shortened: bool = False,
     ) -> None:
         super().__init__()
-        counts, muls, n_first = out.counts, out.multiplicities, out.multiplicities[0]
+        muls, n_first = out.multiplicities, out.multiplicities[0]
+        counts = out.counts[: 1 + max(node.lmax, edge.lmax)] if shortened else out.counts
         starts = np.cumsum([0, *counts])
         numbers = [int(starts[m]) if gates == "order" else out.n_channels - counts[m] for m in range(len(counts))]
         orders = [(1, counts[0] - n_first, n_first)] + [(2, counts[m], numbers[m]) for m in range(1, len(counts))]
         degrees = [(2 * l + 1, muls[l], sum(muls[:l])) for l in range(1, len(muls))]
         self.hopping_gate, self.onsite_gate = _Gate(out, orders), _Gate(out, degrees)
+        self.n_node_scalars, n_invariant = node.multiplicities[0], counts[0] + self.hopping_gate.n_gates
         # n_j comes from the reverse edge: in its frame, which differs by the sign of -m and what weights absorb
-        n_hopping = (counts[0] + self.hopping_gate.n_gates, *counts[1:])
-        self.hopping = OrderLinear([node, node, edge], n_hopping, mirrored=1)
+        inputs, n_hopping = [node.turning, node.turning, edge], (n_invariant, *counts[1:])
+        self.hopping = OrderLinear(inputs, n_hopping, bias=False, mirrored=1)
+        self.scalars = nn.Linear(self.n_node_scalars, 2 * n_invariant)
+        with torch.no_grad():  # one matrix as far as its size is concerned
+            n_turning, n_all = len(self.hopping.weights[0]), len(self.hopping.weights[0]) + 2 * self.n_node_scalars
+            self.hopping.weights[0].mul_((n_turning / n_all) ** 0.5)
+            self.scalars.weight.normal_(std=n_all**-0.5)
+            self.scalars.bias.zero_()
         self.onsite = DegreeLinear([node, edge], (n_first + self.onsite_gate.n_gates, *muls[1:]))
         self.radial = RadialNetwork(n_gaussians, radial_width, self.hopping_gate.n_numbers)
         self.onsite_weight = nn.Parameter(torch.ones(1, out.n_channels))
 
-    def hoppings(self, node_i: Tensor, node_j: Tensor, edge: Tensor, weight: Tensor, half: Tensor) -> Tensor:
+    def invariants(self, node: Tensor) -> tuple[Tensor, Tensor]:
+        """What the scalars of atoms (N, size) give at m = 0 as atom i and as atom j of an edge, (N, .) each."""
+        of_i, of_j = self.scalars(node[:, : self.n_node_scalars]).chunk(2, dim=1)
+        return of_i, of_j
+
+    def hoppings(
+        self,
+        node_i: Tensor,
+        node_j: Tensor,
+        edge: Tensor,
+        invariants: tuple[Tensor, Tensor],
+        ends: Tensor,
+        weight: Tensor,
+        half: Tensor,
+    ) -> Tensor:
         """Messages of hoppings in their frames, (E, size).
 
         Parameters
         ----------
         node_i : Tensor, shape (E, .)
-            Features of atom i in the frame of the edge.
+            Features l > 0 of atom i in the frame of the edge.
         node_j : Tensor, shape (E, .)
-            Features of atom j in the frame of the reverse edge.
+            Features l > 0 of atom j in the frame of the reverse edge.
         edge : Tensor, shape (E, .)
+        invariants : tuple of two Tensors, shape (N, .)
+            From the method of this name.
+        ends : LongTensor, shape (2, E)
+            i and j.
         weight : Tensor, shape (n_half, numbers)
             Radial weights of undirected pairs.
         half : LongTensor, shape (E,)
             Undirected pair of each edge.
         """
-        return self.hopping_gate(self.hopping([node_i, node_j, edge]), weight, half)
+        start = invariants[0].index_select(0, ends[0]) + invariants[1].index_select(0, ends[1])
+        return self.hopping_gate(self.hopping([node_i, node_j, edge], start), weight, half)
 
     def onsites(self, node: Tensor, onsite: Tensor) -> Tensor:
         """The same of on-site pairs in the lab, (N, size)."""

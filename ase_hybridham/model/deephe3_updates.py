@@ -6,6 +6,7 @@ of them. A matrix here has a row for every channel of the input and a column for
 in the order of `FeatureLayout`.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -108,7 +109,7 @@ def node_update(update: Update, state: Mapping[str, NDArray], zero: NDArray) -> 
     """Parameters of an update of nodes; `zero` (1, n_gaussians) are the Gaussians at distance 0."""
     s = _Named(state, update.prefix)
     before, after = degrees_of(update.before), degrees_of(update.after)
-    out = _convolution(update, s, zero, linear_inputs=(0, 1))
+    out = _convolution(update, s, zero, linear_inputs=(0, 1), shortened=True)
     post, bias = _linear_matrix(s["lin_post.weight"], update.after, update.after)[0], s["lin_post.bias"]
     out |= numbered("post", by_degree(post, after, after), _scalar_bias(bias, update.after)[after == 0])
     for t, own in enumerate(_linear_matrix(s["sc.weight"], update.before, update.after, update.n_types)):
@@ -173,7 +174,9 @@ def _norm(update: Update, s: _Named) -> Parameters:
 # -- tensor products
 
 
-def _convolution(update: Update, s: _Named, zero: NDArray, linear_inputs: tuple[int, ...]) -> Parameters:
+def _convolution(
+    update: Update, s: _Named, zero: NDArray, linear_inputs: tuple[int, ...], *, shortened: bool = False
+) -> Parameters:
     """Matrices, radial network and its value at distance zero; `linear_inputs` pass lin_pre first."""
     product = update.product
     hopping, onsite = _product_matrices(product, s)
@@ -188,7 +191,17 @@ def _convolution(update: Update, s: _Named, zero: NDArray, linear_inputs: tuple[
             matrix[rows] = linear @ matrix[rows]
     degrees = [degrees_of(irreps) for irreps in product.inputs]
     columns = _product_degrees(product)
-    out = numbered("convolution.hopping", by_order(hopping, np.concatenate(degrees), columns), bias)
+    of_rows = np.concatenate(degrees)
+    atoms = of_rows == 0
+    atoms[_input_rows(product, 2)] = False
+    both = np.split(hopping[0][atoms], 2)  # scalars of atom i and of atom j
+    out = {
+        "convolution.scalars.weight": np.concatenate(both, axis=1).T,
+        "convolution.scalars.bias": np.concatenate([bias, np.zeros_like(bias)]),
+    }
+    n_orders = 1 + max(irreps.lmax for irreps in product.inputs) if shortened else None
+    matrices = itertools.islice(by_order([matrix[~atoms] for matrix in hopping], of_rows[~atoms], columns), n_orders)
+    out |= numbered("convolution.hopping", matrices)
     # both atoms of an on-site pair are the same
     i, j, pair = (onsite[_input_rows(product, place)] for place in range(3))
     weights = by_degree(np.concatenate([i + j, pair]), np.concatenate(degrees[1:]), columns)

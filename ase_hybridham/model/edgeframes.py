@@ -74,7 +74,10 @@ class EdgeFrames:
         return self._into(nodes, layout) if use_plain() else _Into.apply(nodes, self, layout)
 
     def sum_out(self, messages: Tensor, layout: FeatureLayout) -> Tensor:
-        """Sum over the edges of every atom of messages turned back to the lab, (E, size) -> (N, size)."""
+        """Sum over the edges of every atom of messages turned back to the lab, (E, size) -> (N, size).
+
+        Messages may end with any order |m|; higher ones count as zero.
+        """
         return self._sum_out(messages, layout) if use_plain() else _SumOut.apply(messages, self, layout)
 
     def reversed(self, rows: Tensor) -> Tensor:
@@ -146,12 +149,12 @@ class EdgeFrames:
         flat = flat.index_copy(1, spread.place, nodes.index_select(1, spread.source))
         return [part.unflatten(1, shape) for part, shape in zip(flat.split(sizes, 1), spread.shapes, strict=True)]
 
-    def _into(self, nodes: Tensor, layout: FeatureLayout) -> Tensor:
+    def _into(self, nodes: Tensor, layout: FeatureLayout, n_orders: int | None = None) -> Tensor:
         if layout.lmax == 0:
             return nodes.index_select(0, self.center)
         n, swapped = layout.multiplicities[0], self._spread(layout, nodes).swapped
         parts = [nodes[:, None, :n].expand(-1, self.width, -1)]
-        for m, block in enumerate(self._blocks(nodes, layout)):
+        for m, block in enumerate(self._blocks(nodes, layout)[:n_orders]):
             for own, other, sign in _signed(m):
                 if swapped is None or m == 0:
                     parts.append(torch.bmm(self.rows[own][..., : block.shape[1]], block))
@@ -168,9 +171,12 @@ class EdgeFrames:
         spread, n = self._spread(layout, messages), layout.multiplicities[0]
         if not self.dense:
             messages = messages.index_select(0, self.padding)
-        padded = messages.view(self.n_nodes, self.width, layout.size)
+        padded = messages.view(self.n_nodes, self.width, messages.shape[1])
         parts, start = [], n
         for m, (orders, channels) in enumerate(spread.shapes):
+            if start == messages.shape[1]:
+                parts.append(messages.new_zeros(self.n_nodes, orders * channels))
+                continue
             total: Tensor | None = None
             for own, other, sign in _signed(m):
                 here = padded[..., start : start + channels]
@@ -239,8 +245,8 @@ def _spread_of(layout: FeatureLayout, like: Tensor) -> _Spread:
     gather = np.full((layout.size, layout.lmax + 1), total)
     for m, (components, places) in enumerate(zip(source, place, strict=True)):
         gather[components, m] = places
-    tables = (np.concatenate(source), np.concatenate(place), gather)
-    return _Spread(*(torch.from_numpy(table).to(like.device) for table in tables), shapes, swapped)
+    a, b, c = (torch.from_numpy(t).to(like.device) for t in (np.concatenate(source), np.concatenate(place), gather))
+    return _Spread(a, b, c, shapes, swapped)
 
 
 class _Into(torch.autograd.Function):
@@ -262,11 +268,12 @@ class _SumOut(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, messages: Tensor, frames: EdgeFrames, layout: FeatureLayout) -> Tensor:
         ctx.frames, ctx.layout = frames, layout
+        ctx.n_orders = layout.widths_by_order.index(messages.shape[1]) + 1
         return frames._sum_out(messages, layout)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.frames._into(grads[0], ctx.layout), None, None
+        return ctx.frames._into(grads[0], ctx.layout, ctx.n_orders), None, None
 
 
 class _Reversed(torch.autograd.Function):

@@ -25,7 +25,7 @@ from ase_hybridham.model.vocabulary import Vocabulary
 __all__ = ["Stage1", "Stage1Output"]
 
 # without derivatives, edges pass in groups whose temporaries stay in the processor's cache
-PREDICTION_EDGES = 2048
+PREDICTION_EDGES = 4096
 
 
 @dataclass
@@ -65,6 +65,8 @@ class _Geometry:
     envelope : Tensor, shape (n_half, 1)
     ends : LongTensor, shape (2, n_half)
         Species of their atoms.
+    index : list over chunks of LongTensors, shape (2, .)
+        i and j of every edge.
     half : list over chunks of LongTensors
         Undirected pair of every edge.
     species : RowTypes
@@ -80,6 +82,7 @@ class _Geometry:
     radial: Tensor
     envelope: Tensor
     ends: Tensor
+    index: list[Tensor]
     half: list[Tensor]
     species: RowTypes
     element_pairs: list[RowTypes]
@@ -108,7 +111,8 @@ class _Messages(nn.Module):
     ) -> None:
         super().__init__()
         self.out = out
-        self.convolution = Convolution(node, edge, out, c.n_gaussians, c.radial_width, c.gates)
+        widths, shortened = (c.n_gaussians, c.radial_width), isinstance(self, _NodeUpdate)
+        self.convolution = Convolution(node, edge, out, *widths, c.gates, shortened=shortened)
         # the elements of a pair act on its radial weights, with one vector each
         embedded = c.pair_maps == "shared" and vocabulary.n_species > 1
         self.elements = nn.Embedding(vocabulary.n_species, c.radial_width) if embedded else None
@@ -136,9 +140,11 @@ class _NodeUpdate(_Messages):
         self, node: Tensor, turned: tuple[Tensor, Tensor], edge: Tensor, onsite: Tensor, geometry: _Geometry
     ) -> Tensor:
         weight = self.weights(geometry) * geometry.envelope
+        invariants = self.convolution.invariants(node)
 
         def message(number: int, node_i: Tensor, node_j: Tensor, pair: Tensor) -> Tensor:
-            hopping = self.convolution.hoppings(node_i, node_j, pair, weight, geometry.half[number])
+            ends, half = geometry.index[number], geometry.half[number]
+            hopping = self.convolution.hoppings(node_i, node_j, pair, invariants, ends, weight, half)
             return geometry.chunks[number].frames.sum_out(hopping, self.out)
 
         summed = geometry.run(message, *turned, edge) + self.convolution.onsites(node, onsite)
@@ -176,9 +182,11 @@ class _EdgeUpdate(_Messages):
         self, node: Tensor, turned: tuple[Tensor, Tensor], edge: Tensor, onsite: Tensor, geometry: _Geometry
     ) -> tuple[Tensor, Tensor]:
         weight = self.weights(geometry)
+        invariants = self.convolution.invariants(node)
 
         def update(number: int, node_i: Tensor, node_j: Tensor, pair: Tensor) -> Tensor:
-            hopping = self.convolution.hoppings(node_i, node_j, pair, weight, geometry.half[number])
+            ends, half = geometry.index[number], geometry.half[number]
+            hopping = self.convolution.hoppings(node_i, node_j, pair, invariants, ends, weight, half)
             if len(self.own.maps):
                 rows = self.post([hopping]) + self.own([pair], geometry.element_pairs[number])
             else:
@@ -264,13 +272,13 @@ class Stage1(nn.Module):
         node = self.node_embedding(graph.species)
         onsite = self.onsite_embedding(graph.species)
         edge = self.edge_embedding(graph.distance)
-        turned = (node[graph.edge_index[0]], node[graph.edge_index[1]])  # scalars turn into themselves
+        turned = (edge[:, :0], edge[:, :0])  # there are only scalars
         nodes, edges, onsites = [], [], []
         for (layout, _), update_node, update_edge in zip(
             self.layouts, self.node_updates, self.edge_updates, strict=True
         ):
             node = update_node(node, turned, edge, onsite, geometry)
-            into = geometry.frames.into(node, layout)
+            into = geometry.frames.into(node[:, layout.multiplicities[0] :], layout.turning)
             turned = (into, geometry.frames.reversed(into))
             edge, onsite = update_edge(node, turned, edge, onsite, geometry)
             nodes.append(node)
@@ -303,6 +311,7 @@ class Stage1(nn.Module):
             radial=self.gaussians(distance),
             envelope=envelope * self.message_scale,
             ends=graph.species[graph.edge_index[:, undirected]],
+            index=[graph.edge_index[:, chunk.edges] for chunk in chunks],
             half=[half[chunk.edges] for chunk in chunks],
             species=row_types(graph.species, self.vocabulary.n_species),
             element_pairs=[row_types(graph.element_pair[c.edges], self.vocabulary.n_pairs) for c in chunks],

@@ -45,6 +45,11 @@ class FeatureLayout:
         """Invariant channels, 0e: the first ones."""
         return self.natural[0] if self.natural else 0
 
+    @cached_property
+    def turning(self) -> "FeatureLayout":
+        """Without l = 0, which looks the same in every frame."""
+        return FeatureLayout((0, *self.natural[1:]), (0, *self.unnatural[1:]) if self.unnatural else ())
+
     @property
     def lmax(self) -> int:
         """Largest degree."""
@@ -70,6 +75,11 @@ class FeatureLayout:
     def widths(self) -> list[int]:
         """Components of every l, which is how rows in the lab are split."""
         return [mul * (2 * l + 1) for l, mul in enumerate(self.multiplicities)]
+
+    @cached_property
+    def widths_by_order(self) -> list[int]:
+        """Components with |m| <= 0, 1, ..., of a row in the frame of its edge."""
+        return np.cumsum([count if m == 0 else 2 * count for m, count in enumerate(self.counts)]).tolist()
 
     @property
     def size(self) -> int:

@@ -93,7 +93,7 @@ class _SegmentProduct(torch.autograd.Function):
                 begun = True
             if not begun:
                 y.zero_()
-        ctx.segments, ctx.mirrored = segments, mirrored
+        ctx.segments, ctx.mirrored, ctx.one_bias = segments, mirrored, bias is not None and bias.dim() == 1
         ctx.save_for_backward(*rows, *weights)
         return out
 
@@ -111,7 +111,10 @@ class _SegmentProduct(torch.autograd.Function):
                     dx = _columns(d_row, start, channels, segment.components)
                     _multiply(dy, w.t(), dx, False, k == ctx.mirrored)
                 _accumulate(_columns(rows[k], start, channels, segment.components), dy, dw, k == ctx.mirrored)
-        d_bias = d_out[:, : ctx.segments[0].channels].sum(0) if needs[2] else None
+        d_bias = None
+        if needs[2]:
+            d_bias = d_out[:, : ctx.segments[0].channels]
+            d_bias = d_bias.sum(0) if ctx.one_bias else d_bias
         return None, None, d_bias, *d_rows, *d_weights
 
 
@@ -190,10 +193,11 @@ class _SegmentLinear(nn.Module):
         # only the first segment (m = 0, or l = 0) is invariant and may have a bias
         self.bias = nn.Parameter(torch.zeros(outputs[0])) if bias else None
 
-    def forward(self, rows: list[Tensor]) -> Tensor:
-        """Rows of the inputs, each (n_rows, size) -> (n_rows, output size)."""
+    def forward(self, rows: list[Tensor], start: Tensor | None = None) -> Tensor:
+        """Rows of the inputs, each (n_rows, size) -> (n_rows, output size); `start` is a bias for every row."""
+        bias = self.bias if start is None else start
         if not use_plain():
-            return _SegmentProduct.apply(self.segments, self.mirrored, self.bias, *rows, *self.weights)
+            return _SegmentProduct.apply(self.segments, self.mirrored, bias, *rows, *self.weights)
         out = []
         for segment, weight in zip(self.segments, self.weights, strict=True):
             n = segment.components
@@ -201,8 +205,8 @@ class _SegmentLinear(nn.Module):
             for (k, start, channels), w in segment.blocks(weight):
                 x = rows[k][:, start : start + n * channels].unflatten(1, (n, channels))
                 y = y + (torch.stack([x[:, 0], -x[:, 1]], 1) if k == self.mirrored and n == 2 else x) @ w
-            if segment.start == 0 and self.bias is not None:
-                y = y + self.bias
+            if segment.start == 0 and bias is not None:
+                y = y + bias[..., None, :]
             out.append(y.flatten(1))
         return torch.cat(out, dim=1)
 

@@ -173,16 +173,19 @@ class TestConvolution:
     node, edge, out = FeatureLayout((4, 3, 2)), FeatureLayout((3, 2, 2, 1)), FeatureLayout((5, 3, 2, 2))
 
     def run(
-        self, inputs: list[torch.Tensor], gates: str, n_edges: int = 6, seed: int = 0
+        self, inputs: list[torch.Tensor], gates: str, ends: torch.Tensor | None = None, n_edges: int = 6
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         convolution = Convolution(self.node, self.edge, self.out, 8, 6, gates).double()
         torch.nn.init.normal_(convolution.onsite_weight)
         weight = convolution.radial(torch.from_numpy(np.random.default_rng(3).normal(size=(n_edges, 8))))
-        return convolution.hoppings(*inputs[:3], weight, torch.arange(n_edges)), convolution.onsites(*inputs[3:])
+        atoms = torch.randn(4, self.node.size, generator=torch.Generator().manual_seed(1)).double()
+        ends = torch.tensor([[0, 0, 1, 1, 2, 3], [1, 2, 3, 0, 3, 0]]) if ends is None else ends
+        hoppings = convolution.hoppings(*inputs[:3], convolution.invariants(atoms), ends, weight, torch.arange(n_edges))
+        return hoppings, convolution.onsites(*inputs[3:])
 
     def inputs(self) -> list[torch.Tensor]:
-        layouts = [self.node, self.node, self.edge, self.node, self.edge]
+        layouts = [self.node.turning, self.node.turning, self.edge, self.node, self.edge]
         return [rows_of(layout, seed) for seed, layout in enumerate(layouts)]
 
     @pytest.mark.parametrize("gates", ["order", "channel"])
@@ -193,7 +196,7 @@ class TestConvolution:
         for Q in (about_edge(1.1), MIRROR):
             # the second stands in the frame of the reverse edge, which turns the other way round
             frames = [Q, MIRROR @ Q @ MIRROR, Q]
-            layouts = [self.node, self.node, self.edge]
+            layouts = [self.node.turning, self.node.turning, self.edge]
             turned = [turn_edge(x, layout, q) for x, layout, q in zip(inputs[:3], layouts, frames, strict=True)]
             after, _ = self.run(turned + inputs[3:], gates)
             torch.testing.assert_close(after, turn_edge(hopping, self.out, Q), atol=1e-12, rtol=0)
@@ -205,8 +208,16 @@ class TestConvolution:
 
     @pytest.mark.parametrize("gates", ["order", "channel"])
     def test_edges_have_their_own_radial_weights(self, gates):
-        """Equal inputs on all edges leave the distance as the only difference."""
+        """Equal inputs on edges of the same atoms leave the distance as the only difference."""
         inputs = [x[:1].expand(6, -1) for x in self.inputs()]
-        hopping, onsite = self.run(inputs, gates)
+        hopping, onsite = self.run(inputs, gates, ends=torch.zeros(2, 6, dtype=torch.long))
         assert (hopping[0] - hopping[1]).abs().max() > 0.01
         torch.testing.assert_close(onsite[0], onsite[1])
+
+    def test_scalars_of_both_atoms_are_heard(self):
+        inputs = self.inputs()
+        ends = torch.tensor([[0, 0, 0, 0, 0, 0], [1, 2, 3, 1, 2, 3]])
+        hopping, _ = self.run(inputs, "channel", ends=ends)
+        for changed in (ends.flip(0), ends + torch.tensor([[0], [-1]]), ends + torch.tensor([[1], [0]])):
+            other, _ = self.run(inputs, "channel", ends=changed)
+            assert ((other - hopping).abs().amax(1) > 1e-3).all()
