@@ -126,6 +126,8 @@ def _check_output(output: Path, format: str, name: str, atoms: "Atoms") -> None:
         raise ValueError(f"{output}: {place} is no folder to write into; choose another -o")
     if format == "deeph":
         check_new_folder(output, atoms)
+    elif output.is_dir():
+        raise ValueError(f"{output}: is a folder, a data set is a file; choose another -o, or --format deeph")
     elif output.exists():
         with DataSet(output) as data:
             if name in data:

@@ -240,7 +240,7 @@ BAD = {
     "unknown device": (["model.hham", "one.json", "--device", "gpu"], "device: expected auto, cpu"),
     "name taken": (["model.hham", "one.json", "-o", "taken.h5"], "taken.h5: holds a structure named one already"),
     "text for a data set": (["model.hham", "one.json", "-o", "text.txt"], "text.txt: not a complete HDF5 file"),
-    "folder for a data set": (["model.hham", "one.json", "-o", "empty"], "empty"),
+    "folder for a data set": (["model.hham", "one.json", "-o", "empty"], "empty: is a folder"),
     "below a file": (["model.hham", "one.json", "-o", "text.txt/out.h5"], "text.txt is no folder"),
     "folder taken": (["model.hham", "one.json", "--format", "deeph", "-o", "a_deeph"], "a_deeph: already there"),
     "folder is a file": (["model.hham", "one.json", "--format", "deeph", "-o", "text.txt"], "text.txt: already there"),
