@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ase_hybridham.model.config import ModelConfig
+from ase_hybridham.model.config import ModelConfig, Stage2Config
 from ase_hybridham.model.equivariant import Stage1, Stage1Output
 from ase_hybridham.model.frames import EdgeFrame, GlobalFrame
 from ase_hybridham.model.graph import PairGraph, blocks_from_components
@@ -63,20 +63,22 @@ class Stage2(nn.Module):
 
     Parameters
     ----------
-    config : ModelConfig
+    config : Stage2Config
+    layout : FeatureLayout
+        Of stage 1's features.
     vocabulary : Vocabulary
     domain : Domain
     """
 
     input_scale: Tensor
 
-    def __init__(self, config: ModelConfig, vocabulary: Vocabulary, domain: Domain) -> None:
+    def __init__(self, config: Stage2Config, layout: FeatureLayout, vocabulary: Vocabulary, domain: Domain) -> None:
         super().__init__()
-        self.layout, self.vocabulary = FeatureLayout(config.stage1.multiplicities), vocabulary
-        make = EdgeFrame if config.stage2.frame == "edge" else GlobalFrame
-        self.frame = make(config.stage2, self.layout, vocabulary)
+        self.layout, self.vocabulary = layout, vocabulary
+        make = EdgeFrame if config.frame == "edge" else GlobalFrame
+        self.frame = make(config, layout, vocabulary)
         self.transformer = GraphTransformer(
-            config.stage2,
+            config,
             vocabulary,
             self.frame.node_inputs,
             self.frame.edge_inputs,
@@ -86,7 +88,7 @@ class Stage2(nn.Module):
             self.layout.lmax,
         )
         # one number per group and kind keeps the inputs near 1 and commutes with rotations
-        self.register_buffer("input_scale", torch.ones(3, config.stage2.n_groups, dtype=torch.float64))
+        self.register_buffer("input_scale", torch.ones(3, config.n_groups, dtype=torch.float64))
 
     def inputs(self, graph: PairGraph, output: Stage1Output) -> tuple[list[Tensor], ...]:
         """What the frame gives for atoms, hoppings and on-site pairs, unscaled."""
@@ -122,11 +124,13 @@ class Cascade(nn.Module):
     def __init__(self, config: ModelConfig, domain: Domain) -> None:
         super().__init__()
         self.config, self.domain = config, domain
-        self.vocabulary = domain.vocabulary(selection=domain.time_reversal)
+        self.vocabulary = domain.vocabulary(selection=config.stage1.readout == "hermitian")
         self.stage1 = Stage1(config.stage1, self.vocabulary, domain.reach, domain.n_neighbors)
         self.scale1 = TargetScale(self.vocabulary)
-        # stage 2 corrects what the selection rule allows, with or without magnetism
-        self.stage2 = Stage2(config, domain.vocabulary(selection=True), domain)
+        # stage 2 corrects what the selection rule allows, whatever stage 1 may give
+        self.stage2: Stage2 | None = None
+        if config.stage2 is not None:
+            self.stage2 = Stage2(config.stage2, config.stage1.layout, domain.vocabulary(selection=True), domain)
         self.scale2 = TargetScale(self.vocabulary)
         self.register_buffer("has_stage2", torch.tensor(False))
         self.to(getattr(torch, config.dtype))
@@ -139,7 +143,7 @@ class Cascade(nn.Module):
     @property
     def lmax(self) -> int:
         """Degrees of alignment matrices that graphs must carry."""
-        return self.stage1.layout.lmax
+        return self.stage1.lmax
 
     @property
     def dtype(self) -> torch.dtype:
@@ -168,7 +172,7 @@ class Cascade(nn.Module):
             return self.scale1(graph, *self._zeros(graph))
         output = self.stage1(graph)
         node, edge = self.scale1(graph, output.node_out, output.edge_out)
-        if stage == "stage1" or (stage is None and not self.hybrid):
+        if self.stage2 is None or stage == "stage1" or (stage is None and not self.hybrid):
             return node, edge
         node_change, edge_change = self.scale2(graph, *self.stage2(graph, output))
         return node + node_change, edge + edge_change

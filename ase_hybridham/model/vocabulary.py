@@ -63,6 +63,11 @@ class TargetLayout:
         """Unnatural parts of every degree that an on-site block has: none where the selection rule holds."""
         return tuple([0] * (self.lmax + 1)) if self.selection else self._multiplicities(natural=False)
 
+    @property
+    def onsite_multiplicities(self) -> tuple[int, ...]:
+        """Both."""
+        return FeatureLayout(self.natural_multiplicities, self.unnatural_multiplicities).multiplicities
+
     def _multiplicities(self, *, natural: bool) -> tuple[int, ...]:
         degrees = [part.degree for part in self.direct_sum.parts if part.natural == natural]
         return tuple(degrees.count(l) for l in range(self.lmax + 1))
@@ -96,8 +101,8 @@ class TargetLayout:
         index = np.zeros(self.direct_sum.size, dtype=np.int64)
         sign = np.zeros(self.direct_sum.size)
         natural, unnatural = self.natural_multiplicities, self.unnatural_multiplicities
-        channels = [n + u for n, u in zip(natural, unnatural, strict=True)]
-        starts = np.cumsum([0, *FeatureLayout(tuple(channels)).widths])
+        layout = FeatureLayout(natural, unnatural)
+        channels, starts = layout.multiplicities, np.cumsum([0, *layout.widths])
         place = {True: [0] * len(natural), False: list(natural)}
         for part in self.direct_sum.parts:
             l = part.degree

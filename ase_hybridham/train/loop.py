@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ase_hybridham.errors import CheckpointError
 from ase_hybridham.files import written_atomically
-from ase_hybridham.model import Cascade, PairGraph, TrainedModel, save_model, select_device
+from ase_hybridham.model import Cascade, PairGraph, Stage2, TrainedModel, save_model, select_device
 from ase_hybridham.store import DataSet
 from ase_hybridham.train.config import TrainConfig
 from ase_hybridham.train.data import add_stage1, domain_of, graphs_of, stage1_output
@@ -84,13 +84,14 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     _run("phase1", phase, model, log, progress)
     save_model(path, model)
 
-    _prepare_phase2(cascade, graphs, valid)
-    turn = config.model.stage2.frame == "global"  # in the frames of the edges every turned copy looks the same
-    task, seed = stage2_task(cascade), config.seed + 1
-    phase = Phase(config.phase2, cascade.stage2, task, cascade, graphs, valid, seed=seed, augment=turn)
-    _run("phase2", phase, model, log, progress)
-    cascade.has_stage2.fill_(config.phase2.epochs > 0)
-    save_model(path, model)
+    if cascade.stage2 is not None and config.model.stage2 is not None:
+        _prepare_phase2(cascade, cascade.stage2, graphs, valid)
+        turn = config.model.stage2.frame == "global"  # in the frames of the edges every turned copy looks the same
+        task, seed = stage2_task(cascade), config.seed + 1
+        phase = Phase(config.phase2, cascade.stage2, task, cascade, graphs, valid, seed=seed, augment=turn)
+        _run("phase2", phase, model, log, progress)
+        cascade.has_stage2.fill_(config.phase2.epochs > 0)
+        save_model(path, model)
     model.metrics = {**model.metrics, **_test_errors(model, config.data, progress=progress)}
     save_model(path, model)
     return path
@@ -130,13 +131,13 @@ def _run(name: str, phase: Phase, model: TrainedModel, log: "_Log", progress: bo
 
 
 @torch.no_grad()
-def _prepare_phase2(cascade: Cascade, graphs: list[PairGraph], valid: list[PairGraph]) -> None:
+def _prepare_phase2(cascade: Cascade, stage2: Stage2, graphs: list[PairGraph], valid: list[PairGraph]) -> None:
     """Freeze stage 1, store what it gives, fit the scales of what it leaves."""
     cascade.stage1.requires_grad_(False)
     add_stage1(graphs, cascade)
     add_stage1(valid, cascade)
     cascade.scale2.fit(graphs, centered=False)
-    stage2, n_blocks = cascade.stage2, cascade.config.stage1.n_blocks
+    n_blocks = cascade.config.stage1.n_blocks
     squares = torch.zeros_like(stage2.input_scale)
     for graph in graphs:
         for kind, groups in enumerate(stage2.inputs(graph, stage1_output(graph, n_blocks))):

@@ -32,10 +32,12 @@ def stage1_task(cascade: Cascade) -> Task:
 
 def stage2_task(cascade: Cascade) -> Task:
     """Stage 2 learns what stage 1 left, from stored features."""
+    stage2 = cascade.stage2
+    assert stage2 is not None
 
     def predict(graph: PairGraph) -> tuple[Tensor, Tensor]:
         output = stage1_output(graph, cascade.config.stage1.n_blocks)
-        return cascade.scale2(graph, *cascade.stage2(graph, output))
+        return cascade.scale2(graph, *stage2(graph, output))
 
     return predict
 

@@ -59,7 +59,7 @@ def test_words_go_before_the_file(write):
         ("data: d.h5\nphase1: {epochs: many}", [], "option phase1.epochs.*'many'"),
         ("data: d.h5\nphase1: {epochs: -1}", [], "option phase1.epochs.*-1"),
         ("data: d.h5\nphase1: 3", [], "option phase1"),
-        ("data: d.h5", ["model.stage1.irreps=8x0o"], r"option model.stage1.irreps.*parity"),
+        ("data: d.h5", ["model.stage1.irreps=8x0e+4x1e"], r"option model.stage1.*parity"),
         ("data: d.h5", ["phase1.ema=1"], "option phase1.ema"),
         ("data: d.h5", ["phase1.learning_rate=.nan"], "option phase1.learning_rate"),
         ("data: d.h5", ["epochs"], "expected key=value, got 'epochs'"),
