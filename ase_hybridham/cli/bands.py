@@ -119,7 +119,8 @@ def _system(args: argparse.Namespace, valence: dict[str, float]) -> "LCAOSystem"
         find_model(args.source)  # a mistyped folder looks like the name of a model
         if args.structure is None:
             raise ValueError(f"{args.source} is a model: expected a STRUCTURE to predict, as in bands MODEL STRUCTURE")
-        return _predicted(args)
+        system = _predicted(args)
+        return with_electrons(system, valence) if valence else system  # imported models know no valences
     for option, value in (("STRUCTURE", args.structure), ("--overlap", args.overlap)):
         if value is not None:
             raise ValueError(f"{option} {value}: only a checkpoint takes one, {args.source} holds its own")

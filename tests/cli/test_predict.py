@@ -4,6 +4,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -277,6 +278,21 @@ def test_a_molecule_needs_no_cell_in_a_data_set(command_line: Callable, place: P
     ase.io.write("free.json", Atoms("CH", [[0, 0, 0], [0, 0, 1.1]]))
     assert command_line("predict", "model.hham", "free.json", "-o", "out.h5")[0] == 0
     assert predicted(Path("out.h5"), "free").pairs.n_hoppings == 2
+
+
+def test_bands_of_a_model_without_valences_take_them_from_the_command_line(command_line: Callable, place: Path):
+    model = load_model("model.hham")
+    bare = [AtomBasis(atom.symbol, atom.shells, cutoff=atom.cutoff) for atom in model.basis.atoms.values()]
+    model.cascade.domain = replace(model.cascade.domain, basis=Basis.of(*bare))
+    save_model("bare.hham", model)
+    words = ("data.h5:a", "--npoints", 3, "--kpts", 2, 2, 1, "--json")
+    status, _, err = command_line("bands", "bare.hham", *words)
+    assert status == 2
+    assert "give --valence C=N H=N" in err
+    given = json.loads(command_line("bands", "bare.hham", *words, "--valence", "C=4", "H=1")[1])
+    known = json.loads(command_line("bands", "model.hham", *words)[1])
+    assert given["electrons"] == 9
+    assert given["fermi_eV"] == pytest.approx(known["fermi_eV"], abs=1e-9)
 
 
 def test_predictions_are_no_training_data_unnoticed(command_line: Callable, place: Path):
