@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ase_hybridham.io import read_system
 from ase_hybridham.model import PairGraph, Vocabulary, blocks_from_components
 from ase_hybridham.model.linear import row_types
 from ase_hybridham.model.readout import HermitianReadout
@@ -79,3 +80,20 @@ def test_blocks_give_their_components_back(options):
     graph = PairGraph.with_targets(blocks, vocabulary, vocabulary.lmax, torch.float64)
     again = blocks_from_components(graph.node_target, graph.edge_target, blocks.pairs, vocabulary)
     np.testing.assert_allclose(again.values, blocks.values, atol=1e-12)
+
+
+def test_real_spin_orbit_coupling_needs_no_other_output(golden):
+    """Bismuthene from OpenMX, with half the components and the selection rule."""
+    h = read_system(golden / "openmx/Bi_bismuthene_soc/deeph").hamiltonian[0]
+    vocabulary = Vocabulary(h.basis, spin="spinor")
+    graph = PairGraph.with_targets(h, vocabulary, vocabulary.lmax, torch.float64)
+    (target,) = vocabulary.targets
+    assert target.direct_sum.size == 4 * 19**2
+    node, edge = (
+        torch.from_numpy(rows.numpy() * np.abs(sign))
+        for rows, sign in ((graph.node_target, target.onsite_scatter[1]), (graph.edge_target, target.scatter[1]))
+    )
+    again = blocks_from_components(node, edge, h.pairs, vocabulary)
+    # eV: OpenMX keeps a spin density (1.6e-7) and integrates on a grid (1e-7)
+    assert np.abs(again.values - h.values).max() < 5e-7
+    assert np.abs(h.values.imag).max() > 1.0
