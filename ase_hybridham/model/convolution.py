@@ -103,8 +103,10 @@ class _Gate(nn.Module):
         return self.n_numbers - self.n_first
 
     def forward(self, rows: Tensor, weight: Tensor, which: Tensor | None = None) -> Tensor:
-        """Rows (n_rows, .) -> (n_rows, size), times rows `which` of the weights, or the only row of weights."""
-        weight = weight * self.scale
+        """Rows (n_rows, .) -> (n_rows, size), times rows `which` of the weights, or the only row of weights.
+
+        Weights come with `scale`, which is cheaper before they are given to every edge.
+        """
         if not use_plain():
             return _Gated.apply(rows, weight, which, self)
         w = weight if which is None else weight.index_select(0, which)
@@ -225,6 +227,10 @@ class Convolution(nn.Module):
         self.radial = RadialNetwork(n_gaussians, radial_width, self.hopping_gate.n_numbers)
         self.onsite_weight = nn.Parameter(torch.ones(1, out.n_channels))
 
+    def weights(self, gaussians: Tensor, elements: Tensor | None) -> Tensor:
+        """What multiplies messages: the radial network's output for undirected pairs, (n_half, numbers)."""
+        return self.radial(gaussians, elements) * self.hopping_gate.scale
+
     def invariants(self, node: Tensor) -> tuple[Tensor, Tensor]:
         """What the scalars of atoms (N, size) give at m = 0 as atom i and as atom j of an edge, (N, .) each."""
         of_i, of_j = self.scalars(node[:, : self.n_node_scalars]).chunk(2, dim=1)
@@ -254,7 +260,7 @@ class Convolution(nn.Module):
         ends : LongTensor, shape (2, E)
             i and j.
         weight : Tensor, shape (n_half, numbers)
-            Radial weights of undirected pairs.
+            From `weights`, of undirected pairs.
         half : LongTensor, shape (E,)
             Undirected pair of each edge.
         """
@@ -263,7 +269,7 @@ class Convolution(nn.Module):
 
     def onsites(self, node: Tensor, onsite: Tensor) -> Tensor:
         """The same of on-site pairs in the lab, (N, size)."""
-        return self.onsite_gate(self.onsite([node, onsite]), self.onsite_weight)
+        return self.onsite_gate(self.onsite([node, onsite]), self.onsite_weight * self.onsite_gate.scale)
 
 
 def product_matrices(

@@ -64,6 +64,7 @@ class EdgeFrames:
         self.slot = center * self.width + number - self.first[center]
         # edges of padded rows; what stands for a missing one does not matter, its matrices are zero
         self.padding = number.new_zeros(n_nodes * self.width).index_copy(0, self.slot, number)
+        self.parts: list[Chunk] = []
         self._rows: list[Tensor] | None = None
         self._mask: Tensor | None = None
         self._spreads: dict[FeatureLayout, _Spread] = {}
@@ -71,6 +72,8 @@ class EdgeFrames:
 
     def into(self, nodes: Tensor, layout: FeatureLayout) -> Tensor:
         """Features of atom i in the frame of every edge, (N, size) -> (E, size)."""
+        if self.parts:
+            return torch.cat([part.frames.into(nodes[part.nodes], layout) for part in self.parts])
         return self._into(nodes, layout) if use_plain() else _Into.apply(nodes, self, layout)
 
     def sum_out(self, messages: Tensor, layout: FeatureLayout) -> Tensor:
@@ -78,6 +81,10 @@ class EdgeFrames:
 
         Messages may end with any order |m|; higher ones count as zero.
         """
+        if self.parts:
+            split = messages.split([part.edges.stop - part.edges.start for part in self.parts])
+            both = zip(self.parts, split, strict=True)
+            return torch.cat([part.frames.sum_out(rows, layout) for part, rows in both])
         return self._sum_out(messages, layout) if use_plain() else _SumOut.apply(messages, self, layout)
 
     def reversed(self, rows: Tensor) -> Tensor:
@@ -104,7 +111,10 @@ class EdgeFrames:
         return torch.cat(parts, dim=1)
 
     def chunks(self, n_edges: int) -> list["Chunk"]:
-        """Ranges of atoms with at most so many edges (or one atom), each with frames of its own."""
+        """Ranges of atoms with at most so many edges (or one atom), each with frames of its own.
+
+        From then on these frames turn range by range, too, so that matrices exist once.
+        """
         degree = torch.bincount(self.center, minlength=self.n_nodes).cpu().numpy()
         ends = np.concatenate([[0], np.cumsum(degree)])
         if ends[-1] <= n_edges:
@@ -117,6 +127,7 @@ class EdgeFrames:
             frames = EdgeFrames([a[edges] for a in self.by_edge], center, self.reverse[edges], stop - start)
             chunks.append(Chunk(slice(start, stop), edges, frames))
             start = stop
+        self.parts = chunks
         return chunks
 
     @property

@@ -120,7 +120,7 @@ class _Messages(nn.Module):
     def weights(self, geometry: _Geometry) -> Tensor:
         """Radial weights of undirected pairs, (n_half, numbers)."""
         elements = None if self.elements is None else self.elements(geometry.ends).sum(0)
-        return self.convolution.radial(geometry.radial, elements)
+        return self.convolution.weights(geometry.radial, elements)
 
 
 class _NodeUpdate(_Messages):

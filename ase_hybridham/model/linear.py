@@ -66,12 +66,30 @@ class _Segment:
             first += entry[2]
 
 
-def _columns(rows: Tensor, start: int, channels: int, components: int) -> Tensor:
-    """Columns of one segment, (components, n_rows, channels), or (n_rows, channels) of one component; no copy."""
-    stride, place = rows.stride(0), rows.storage_offset() + start
+def _columns(rows: Tensor, start: int, channels: int, components: int) -> list[Tensor]:
+    """Columns of one segment as matrices (., channels): a view for +m and for -m, or all 2l+1 of the lab in a copy."""
+    n, stride, place = rows.shape[0], rows.stride(0), rows.storage_offset() + start
     if components == 1:
-        return rows.as_strided((len(rows), channels), (stride, 1), place)
-    return rows.as_strided((components, len(rows), channels), (channels, stride, 1), place)
+        return [rows.as_strided((n, channels), (stride, 1), place)]
+    if components == 2:
+        shape, strides = (n, channels), (stride, 1)
+        return [rows.as_strided(shape, strides, place), rows.as_strided(shape, strides, place + channels)]
+    # rows of the lab are few
+    return [rows.as_strided((n, components, channels), (stride, channels, 1), place).reshape(n * components, channels)]
+
+
+def _room(rows: Tensor, start: int, channels: int, components: int) -> list[Tensor]:
+    """Matrices as those of `_columns` to be written to; `_put_back` ends that."""
+    if components > 2:
+        return [rows.new_empty(rows.shape[0] * components, channels)]
+    return _columns(rows, start, channels, components)
+
+
+def _put_back(matrices: list[Tensor], rows: Tensor, start: int, channels: int, components: int) -> None:
+    """Write what was not a view."""
+    if components > 2:
+        width = components * channels
+        rows[:, start : start + width] = matrices[0].view(rows.shape[0], width)
 
 
 class _SegmentProduct(torch.autograd.Function):
@@ -83,16 +101,18 @@ class _SegmentProduct(torch.autograd.Function):
         rows, weights = [_dense(row) for row in tensors[:n]], tensors[n:]
         out = rows[0].new_empty(len(rows[0]), last.start + last.channels * last.components)
         for segment, weight in zip(segments, weights, strict=True):
-            y = _columns(out, segment.start, segment.channels, segment.components)
+            place = (segment.start, segment.channels, segment.components)
             begun = segment.start == 0 and bias is not None
+            y = _room(out, *place)
             if bias is not None and begun:
-                y.copy_(bias)
+                y[0].copy_(bias)
             for (k, start, channels), w in segment.blocks(weight):
-                x = _columns(rows[k], start, channels, segment.components)
-                _multiply(x, w, y, begun, k == mirrored)
+                _multiply(_columns(rows[k], start, channels, segment.components), w, y, begun, k == mirrored)
                 begun = True
             if not begun:
-                y.zero_()
+                for matrix in y:
+                    matrix.zero_()
+            _put_back(y, out, *place)
         ctx.segments, ctx.mirrored, ctx.one_bias = segments, mirrored, bias is not None and bias.dim() == 1
         ctx.save_for_backward(*rows, *weights)
         return out
@@ -106,11 +126,12 @@ class _SegmentProduct(torch.autograd.Function):
         for segment, weight, d_weight in zip(ctx.segments, weights, d_weights, strict=True):
             dy = _columns(d_out, segment.start, segment.channels, segment.components)
             for (k, start, channels), w, dw in segment.blocks(weight, d_weight):
-                d_row = d_rows[k]
+                d_row, place = d_rows[k], (start, channels, segment.components)
                 if d_row is not None:
-                    dx = _columns(d_row, start, channels, segment.components)
+                    dx = _room(d_row, *place)
                     _multiply(dy, w.t(), dx, False, k == ctx.mirrored)
-                _accumulate(_columns(rows[k], start, channels, segment.components), dy, dw, k == ctx.mirrored)
+                    _put_back(dx, d_row, *place)
+                _accumulate(_columns(rows[k], *place), dy, dw, k == ctx.mirrored)
         d_bias = None
         if needs[2]:
             d_bias = d_out[:, : ctx.segments[0].channels]
@@ -129,26 +150,17 @@ def _gradient_of(row: Tensor, k: int, segments: list[_Segment]) -> Tensor:
     return row.new_empty(row.shape) if sum(widths) == row.shape[1] else row.new_zeros(row.shape)
 
 
-def _multiply(x: Tensor, w: Tensor, y: Tensor, add: bool, mirrored: bool) -> None:
-    """y = x w, or y += x w; the second component with the other sign if it is mirrored."""
-    if x.dim() == 2:
-        y.addmm_(x, w, beta=float(add))
-    elif mirrored:
-        y[0].addmm_(x[0], w, beta=float(add))
-        y[1].addmm_(x[1], w, beta=float(add), alpha=-1.0)
-    else:
-        y.baddbmm_(x, w.expand(len(x), -1, -1), beta=float(add))
+def _multiply(x: list[Tensor], w: Tensor, y: list[Tensor], add: bool, mirrored: bool) -> None:
+    """y = x w, or y += x w; the second matrix with the other sign if it is mirrored."""
+    for sign, x_one, y_one in zip((1.0, -1.0 if mirrored else 1.0), x, y, strict=False):
+        y_one.addmm_(x_one, w, beta=float(add), alpha=sign)
 
 
-def _accumulate(x: Tensor, dy: Tensor, dw: Tensor, mirrored: bool) -> None:
+def _accumulate(x: list[Tensor], dy: list[Tensor], dw: Tensor, mirrored: bool) -> None:
     """dw = sum of x^T dy over the components."""
-    if x.dim() == 2:
-        torch.mm(x.t(), dy, out=dw)
-    elif len(x) == 2:
-        torch.mm(x[0].t(), dy[0], out=dw)
+    torch.mm(x[0].t(), dy[0], out=dw)
+    if len(x) == 2:
         dw.addmm_(x[1].t(), dy[1], alpha=-1.0 if mirrored else 1.0)
-    else:  # rows in the lab, few of them
-        torch.sum(torch.bmm(x.transpose(1, 2), dy), 0, out=dw)
 
 
 class _SegmentLinear(nn.Module):
