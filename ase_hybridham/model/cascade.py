@@ -170,9 +170,10 @@ class Cascade(nn.Module):
         """
         if stage == "mean":
             return self.scale1(graph, *self._zeros(graph))
-        output = self.stage1(graph)
+        hybrid = self.stage2 is not None and stage != "stage1" and (stage == "hybrid" or self.hybrid)
+        output = self.stage1(graph, features=hybrid)
         node, edge = self.scale1(graph, output.node_out, output.edge_out)
-        if self.stage2 is None or stage == "stage1" or (stage is None and not self.hybrid):
+        if self.stage2 is None or not hybrid:
             return node, edge
         node_change, edge_change = self.scale2(graph, *self.stage2(graph, output))
         return node + node_change, edge + edge_change

@@ -70,10 +70,19 @@ class EdgeFrames:
         self._spreads: dict[FeatureLayout, _Spread] = {}
         self._signs: dict[FeatureLayout, Tensor] = {}
 
-    def into(self, nodes: Tensor, layout: FeatureLayout) -> Tensor:
-        """Features of atom i in the frame of every edge, (N, size) -> (E, size)."""
-        if self.parts:
+    def into(self, nodes: Tensor, layout: FeatureLayout, room: Tensor | None = None) -> Tensor:
+        """Features of atom i in the frame of every edge, (N, size) -> (E, size).
+
+        Written over `room` if that fits, the atoms pass in chunks and no derivative is wanted.
+        """
+        if self.parts and torch.is_grad_enabled():
             return torch.cat([part.frames.into(nodes[part.nodes], layout) for part in self.parts])
+        if self.parts:
+            shape = (len(self.center), layout.size)
+            out = nodes.new_empty(shape) if room is None or room.shape != shape else room
+            for part in self.parts:
+                out[part.edges] = part.frames.into(nodes[part.nodes], layout)
+            return out
         return self._into(nodes, layout) if use_plain() else _Into.apply(nodes, self, layout)
 
     def sum_out(self, messages: Tensor, layout: FeatureLayout) -> Tensor:

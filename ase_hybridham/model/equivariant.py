@@ -7,6 +7,7 @@ edge, in units of the target's scale, and obey hermiticity and the selection rul
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from ase_hybridham.model.vocabulary import Vocabulary
 __all__ = ["Stage1", "Stage1Output"]
 
 # without derivatives, edges pass in groups whose temporaries stay in the processor's cache
-PREDICTION_EDGES = 4096
+PREDICTION_EDGES = 3072
 
 
 @dataclass
@@ -89,18 +90,53 @@ class _Geometry:
     graph: Tensor
     n_graphs: int
 
-    def run(self, one: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-        """``one(number of the chunk, its rows)`` of every chunk, put together."""
+    def run(
+        self, one: Callable[..., Tensor], *rows: Tensor, per_atom: bool = False, room: Tensor | None = None
+    ) -> Tensor:
+        """``one(number of the chunk, its rows)`` of every chunk, put together: a row per edge, or per atom.
+
+        The result is written over `room`, which may be one of the rows, if it fits and no derivative is wanted.
+        """
         if len(self.chunks) == 1 and not self.recompute:
             return one(0, *rows)
         sizes = [chunk.edges.stop - chunk.edges.start for chunk in self.chunks]
-        out = []
-        for number, parts in enumerate(zip(*(r.split(sizes) for r in rows), strict=True)):
-            if self.recompute:
-                out.append(checkpoint(one, number, *parts, use_reentrant=False, preserve_rng_state=False))
-            else:
-                out.append(one(number, *parts))
-        return torch.cat(out)
+        parts = enumerate(zip(*(r.split(sizes) for r in rows), strict=True))
+        if self.recompute:
+            again = partial(checkpoint, one, use_reentrant=False, preserve_rng_state=False)
+            return torch.cat([again(number, *part) for number, part in parts])
+        if torch.is_grad_enabled():
+            return torch.cat([one(number, *part) for number, part in parts])
+        out: Tensor | None = None
+        for number, part in parts:
+            result, chunk = one(number, *part), self.chunks[number]
+            if out is None and room is not None and room.shape[1] == result.shape[1]:
+                out = room
+            if out is None:
+                out = result.new_empty(len(self.graph) if per_atom else sum(sizes), result.shape[1])
+            out[chunk.nodes if per_atom else chunk.edges] = result
+        assert out is not None
+        return out
+
+    def turned(self, node: Tensor, layout: FeatureLayout, before: "_Turned") -> "_Turned":
+        """Features of atoms in the frames of their edges, written over those of the block before if possible."""
+        rows = self.frames.into(node[:, layout.multiplicities[0] :], layout.turning, room=before.rows)
+        whole = len(self.chunks) == 1 or torch.is_grad_enabled()
+        return _Turned(rows, (self.frames.reversed(rows),) if whole else ())
+
+    def reverse(self, rows: Tensor, number: int) -> Tensor:
+        """Rows of the reverse edges of a chunk."""
+        return rows.index_select(0, self.chunks[number].frames.reverse)
+
+
+@dataclass
+class _Turned:
+    """Features l > 0 of atom i of every edge, and of atom j: those of the reverse edge.
+
+    Where edges pass in chunks, a chunk takes the latter when its turn comes, and `partner` is empty.
+    """
+
+    rows: Tensor
+    partner: tuple[Tensor, ...]
 
 
 class _Messages(nn.Module):
@@ -116,6 +152,17 @@ class _Messages(nn.Module):
         # the elements of a pair act on its radial weights, with one vector each
         embedded = c.pair_maps == "shared" and vocabulary.n_species > 1
         self.elements = nn.Embedding(vocabulary.n_species, c.radial_width) if embedded else None
+
+    def hoppings(self, node: Tensor, turned: _Turned, weight: Tensor, geometry: _Geometry) -> Callable[..., Tensor]:
+        """Messages of the hoppings of a chunk, as a function of its number and rows."""
+        invariants = self.convolution.invariants(node)
+
+        def of_chunk(number: int, node_i: Tensor, pair: Tensor, node_j: Tensor | None = None) -> Tensor:
+            of_j = geometry.reverse(turned.rows, number) if node_j is None else node_j
+            ends, half = geometry.index[number], geometry.half[number]
+            return self.convolution.hoppings(node_i, of_j, pair, invariants, ends, weight, half)
+
+        return of_chunk
 
     def weights(self, geometry: _Geometry) -> Tensor:
         """Radial weights of undirected pairs, (n_half, numbers)."""
@@ -136,18 +183,14 @@ class _NodeUpdate(_Messages):
         self.skip = None if node == out else DegreeLinear([node], muls, bias=False)
         self.norm = LocalNorm(out, out.lab) if c.norm == "local" else GraphNorm(out)
 
-    def forward(
-        self, node: Tensor, turned: tuple[Tensor, Tensor], edge: Tensor, onsite: Tensor, geometry: _Geometry
-    ) -> Tensor:
-        weight = self.weights(geometry) * geometry.envelope
-        invariants = self.convolution.invariants(node)
+    def forward(self, node: Tensor, turned: _Turned, edge: Tensor, onsite: Tensor, geometry: _Geometry) -> Tensor:
+        hoppings = self.hoppings(node, turned, self.weights(geometry) * geometry.envelope, geometry)
 
-        def message(number: int, node_i: Tensor, node_j: Tensor, pair: Tensor) -> Tensor:
-            ends, half = geometry.index[number], geometry.half[number]
-            hopping = self.convolution.hoppings(node_i, node_j, pair, invariants, ends, weight, half)
-            return geometry.chunks[number].frames.sum_out(hopping, self.out)
+        def message(number: int, *rows: Tensor) -> Tensor:
+            return geometry.chunks[number].frames.sum_out(hoppings(number, *rows), self.out)
 
-        summed = geometry.run(message, *turned, edge) + self.convolution.onsites(node, onsite)
+        summed = geometry.run(message, turned.rows, edge, *turned.partner, per_atom=True)
+        summed = summed + self.convolution.onsites(node, onsite)
         update = self.post([summed]) + self.own([node], geometry.species)
         skip = node if self.skip is None else self.skip([node])
         if isinstance(self.norm, GraphNorm):
@@ -179,14 +222,12 @@ class _EdgeUpdate(_Messages):
             self.norm = GraphNorm(out)
 
     def forward(
-        self, node: Tensor, turned: tuple[Tensor, Tensor], edge: Tensor, onsite: Tensor, geometry: _Geometry
+        self, node: Tensor, turned: _Turned, edge: Tensor, onsite: Tensor, geometry: _Geometry, *, keep: bool
     ) -> tuple[Tensor, Tensor]:
-        weight = self.weights(geometry)
-        invariants = self.convolution.invariants(node)
+        hoppings = self.hoppings(node, turned, self.weights(geometry), geometry)
 
-        def update(number: int, node_i: Tensor, node_j: Tensor, pair: Tensor) -> Tensor:
-            ends, half = geometry.index[number], geometry.half[number]
-            hopping = self.convolution.hoppings(node_i, node_j, pair, invariants, ends, weight, half)
+        def update(number: int, node_i: Tensor, pair: Tensor, *node_j: Tensor) -> Tensor:
+            hopping = hoppings(number, node_i, pair, *node_j)
             if len(self.own.maps):
                 rows = self.post([hopping]) + self.own([pair], geometry.element_pairs[number])
             else:
@@ -195,7 +236,8 @@ class _EdgeUpdate(_Messages):
                 return rows
             return self.norm(rows, pair if self.skip is None else self.skip([pair]))
 
-        rows = geometry.run(update, *turned, edge)
+        reusable = not keep and isinstance(self.norm, LocalNorm)
+        rows = geometry.run(update, turned.rows, edge, *turned.partner, room=edge if reusable else None)
         own = self.convolution.onsites(node, onsite)
         onsite_rows = self.onsite_post([own]) + self.onsite_own([onsite], geometry.species)
         onsite_skip = onsite if self.onsite_skip is None else self.onsite_skip([onsite])
@@ -266,27 +308,44 @@ class Stage1(nn.Module):
         """Largest degree of the features that turn."""
         return max(layout.lmax for pair in self.layouts for layout in pair)
 
-    def forward(self, graph: PairGraph) -> Stage1Output:
-        """Features and scaled outputs of a graph."""
+    def forward(self, graph: PairGraph, *, features: bool = True) -> Stage1Output:
+        """Features and scaled outputs of a graph.
+
+        Parameters
+        ----------
+        graph : PairGraph
+        features : bool
+            Whether those of hoppings are kept after every block, for stage 2.
+        """
         geometry = self._geometry(graph)
         node = self.node_embedding(graph.species)
         onsite = self.onsite_embedding(graph.species)
         edge = self.edge_embedding(graph.distance)
-        turned = (edge[:, :0], edge[:, :0])  # there are only scalars
+        turned = _Turned(edge[:, :0], (edge[:, :0],))  # there are only scalars
         nodes, edges, onsites = [], [], []
         for (layout, _), update_node, update_edge in zip(
             self.layouts, self.node_updates, self.edge_updates, strict=True
         ):
             node = update_node(node, turned, edge, onsite, geometry)
-            into = geometry.frames.into(node[:, layout.multiplicities[0] :], layout.turning)
-            turned = (into, geometry.frames.reversed(into))
-            edge, onsite = update_edge(node, turned, edge, onsite, geometry)
+            turned = geometry.turned(node, layout, turned)
+            edge, onsite = update_edge(node, turned, edge, onsite, geometry, keep=features)
             nodes.append(node)
-            edges.append(edge)
+            edges += [edge] if features else []
             onsites.append(onsite)
-        types = row_types(graph.element_pair, self.vocabulary.n_pairs)
-        node_out, edge_out = self.readout([onsite], [edge], geometry.species, types, graph.reverse)
-        return Stage1Output(nodes, edges, onsites, node_out, edge_out)
+        return Stage1Output(nodes, edges, onsites, *self._read_out(onsite, edge, geometry))
+
+    def _read_out(self, onsite: Tensor, edge: Tensor, geometry: _Geometry) -> tuple[Tensor, Tensor]:
+        readout, types = self.readout, geometry.element_pairs
+        node_out = readout.place("node", [onsite], geometry.species)
+        edge_out = geometry.run(lambda number, rows: readout.place("edge", [rows], types[number]), edge)
+        whole = geometry.frames.reversed(edge_out) if len(geometry.chunks) == 1 else None
+
+        def symmetrized(number: int, rows: Tensor) -> Tensor:
+            reverse = geometry.reverse(edge_out, number) if whole is None else whole
+            return readout.symmetrized("edge", rows, reverse, types[number])
+
+        node_out = readout.symmetrized("node", node_out, node_out, geometry.species)
+        return node_out, geometry.run(symmetrized, edge_out) if readout.hermitian else edge_out
 
     def _geometry(self, graph: PairGraph) -> _Geometry:
         number = torch.arange(len(graph.reverse), device=graph.reverse.device)

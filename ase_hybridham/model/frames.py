@@ -278,8 +278,7 @@ class EdgeFrame(Frame):
         into = frames.into(output.nodes[-1], self.layout)
         edge_rows = [output.edges[-1], into, frames.partner(into, self.layout), self.edge_hidden(hopping)]
         node_rows = [output.onsite[-1], output.nodes[-1], self.node_hidden(onsite)]
-        node_out, edge_out = self.readout.place(node_rows, edge_rows, *types)
-        return self.readout.symmetrize(node_out, edge_out, *types, graph.reverse)
+        return self.readout(node_rows, edge_rows, *types, graph.reverse)
 
 
 class GlobalFrame(Frame):
@@ -319,9 +318,13 @@ class GlobalFrame(Frame):
         hopping: Tensor,
         types: tuple[RowTypes, RowTypes],
     ) -> tuple[Tensor, Tensor]:
-        node_out, edge_out = self.readout.place([self.node_hidden(onsite)], [self.edge_hidden(hopping)], *types)
-        node_out, edge_out = self.readout.allowed(node_out, self._turn(edge_out, frames, types[1], back=False), *types)
-        return self.readout.symmetrize(node_out, edge_out, *types, graph.reverse)
+        node_out = self.readout.place("node", [self.node_hidden(onsite)], types[0])
+        edge_out = self.readout.place("edge", [self.edge_hidden(hopping)], types[1])
+        node_out = self.readout.allowed("node", node_out, types[0])
+        edge_out = self.readout.allowed("edge", self._turn(edge_out, frames, types[1], back=False), types[1])
+        edge_reverse = edge_out.index_select(0, graph.reverse)
+        node_out = self.readout.symmetrized("node", node_out, node_out, types[0])
+        return node_out, self.readout.symmetrized("edge", edge_out, edge_reverse, types[1])
 
     def _turn(self, rows: Tensor, frames: EdgeFrames, types: RowTypes, *, back: bool) -> Tensor:
         """Direct-sum components of every element pair between the lab and the frames of the edges."""

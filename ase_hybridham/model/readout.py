@@ -1,5 +1,7 @@
 """From features to direct-sum components: per element and element pair, Hermitian by construction if wanted."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,8 @@ from ase_hybridham.model.linear import RowTypes, by_type
 from ase_hybridham.model.vocabulary import Vocabulary
 
 __all__ = ["HermitianReadout"]
+
+Kind = Literal["node", "edge"]
 
 
 class HermitianReadout(nn.Module):
@@ -58,53 +62,40 @@ class HermitianReadout(nn.Module):
     def forward(
         self, node: list[Tensor], edge: list[Tensor], species: RowTypes, element_pairs: RowTypes, reverse: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Components of on-site blocks (N, size) and hoppings (E, size, in their frames), zero-padded."""
-        placed = self.place(node, edge, species, element_pairs)
-        if not self.hermitian:
-            return placed
-        return self.symmetrize(*placed, species, element_pairs, reverse)
+        """Components of on-site blocks (N, size) and hoppings (E, size)."""
+        node_out, edge_out = self.place("node", node, species), self.place("edge", edge, element_pairs)
+        return (
+            self.symmetrized("node", node_out, node_out, species),
+            self.symmetrized("edge", edge_out, edge_out.index_select(0, reverse), element_pairs),
+        )
 
-    def place(
-        self, node: list[Tensor], edge: list[Tensor], species: RowTypes, element_pairs: RowTypes
-    ) -> tuple[Tensor, Tensor]:
-        """Outputs of the maps in the direct sum."""
+    def place(self, kind: Kind, rows: list[Tensor], types: RowTypes) -> Tensor:
+        """Outputs of the maps in the direct sum, (n_rows, size), zero-padded; hoppings in their frames."""
+        maps = self.node_maps if kind == "node" else self.edge_maps
 
-        def put(kind: str, maps: nn.ModuleList, rows: list[Tensor], types: RowTypes) -> Tensor:
-            def one(t: int, index: Tensor | None) -> Tensor:
-                part = maps[t](rows if index is None else [row[index] for row in rows])
-                if not self.ordered:
-                    return part
-                return part.index_select(1, self._get(kind, "index", t)) * self._get(kind, "sign", t)
+        def one(t: int, index: Tensor | None) -> Tensor:
+            part = maps[t](rows if index is None else [row[index] for row in rows])
+            if not self.ordered:
+                return part
+            return part.index_select(1, self._get(kind, "index", t)) * self._get(kind, "sign", t)
 
-            return by_type(one, len(rows[0]), types)
+        return by_type(one, len(rows[0]), types)
 
-        return put("node", self.node_maps, node, species), put("edge", self.edge_maps, edge, element_pairs)
-
-    def allowed(
-        self, node_out: Tensor, edge_out: Tensor, species: RowTypes, element_pairs: RowTypes
-    ) -> tuple[Tensor, Tensor]:
+    def allowed(self, kind: Kind, rows: Tensor, types: RowTypes) -> Tensor:
         """The components without those that the selection rule forbids; hoppings in the frames of the edges."""
 
-        def masked(kind: str, rows: Tensor, types: RowTypes) -> Tensor:
-            def one(t: int, index: Tensor | None) -> Tensor:
-                return (rows if index is None else rows[index]) * self._get(kind, "sign", t).abs()
+        def one(t: int, index: Tensor | None) -> Tensor:
+            return (rows if index is None else rows[index]) * self._get(kind, "sign", t).abs()
 
-            return by_type(one, len(rows), types)
+        return by_type(one, len(rows), types)
 
-        return masked("node", node_out, species), masked("edge", edge_out, element_pairs)
+    def symmetrized(self, kind: Kind, rows: Tensor, reverse: Tensor, types: RowTypes) -> Tensor:
+        """Averages with the rows of the reverse pairs (exact; in the frames of the edges it costs no turns)."""
+        if not self.hermitian:
+            return rows
 
-    def symmetrize(
-        self, node_out: Tensor, edge_out: Tensor, species: RowTypes, element_pairs: RowTypes, reverse: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Averages with the reverse pairs (exact; in the frames of the edges it costs no turns)."""
+        def one(t: int, index: Tensor | None) -> Tensor:
+            picked = reverse if index is None else reverse[index]
+            return picked.index_select(1, self._get(kind, "partner", t)) * self._get(kind, "partner_sign", t)
 
-        def mirrored(kind: str, rows: Tensor, types: RowTypes) -> Tensor:
-            def one(t: int, index: Tensor | None) -> Tensor:
-                picked = rows if index is None else rows[index]
-                return picked.index_select(1, self._get(kind, "partner", t)) * self._get(kind, "partner_sign", t)
-
-            return by_type(one, len(rows), types)
-
-        node_mirror = mirrored("node", node_out, species)
-        edge_mirror = mirrored("edge", edge_out.index_select(0, reverse), element_pairs)
-        return 0.5 * (node_out + node_mirror), 0.5 * (edge_out + edge_mirror)
+        return 0.5 * (rows + by_type(one, len(rows), types))
