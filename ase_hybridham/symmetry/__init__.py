@@ -1,6 +1,7 @@
 """How do orbitals and blocks turn? Harmonics, Wigner matrices, coupling, spinors, rotation of systems."""
 
 from ase_hybridham.symmetry.coupling import DirectSum, Part, clebsch_gordan, polar_coupling
+from ase_hybridham.symmetry.generators import orbital_generators, rotation_generators
 from ase_hybridham.symmetry.harmonics import spherical_harmonics
 from ase_hybridham.symmetry.rotation import orbital_rotation, rotate_blocks, rotate_system
 from ase_hybridham.symmetry.spinor import (
@@ -24,12 +25,14 @@ __all__ = [
     "SpinorPart",
     "alignment_matrices",
     "clebsch_gordan",
+    "orbital_generators",
     "orbital_rotation",
     "polar_coupling",
     "quaternion_from_spinor",
     "reverse_sign",
     "rotate_blocks",
     "rotate_system",
+    "rotation_generators",
     "spherical_harmonics",
     "spin_rotation",
     "spinor_from_quaternion",
