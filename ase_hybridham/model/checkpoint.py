@@ -8,7 +8,7 @@ functions) and to judge it (provenance, metrics). Loading executes nothing.
 import copy
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
+from numpy.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -24,12 +25,13 @@ from ase_hybridham.errors import CheckpointError
 from ase_hybridham.files import written_atomically
 from ase_hybridham.model.cascade import Cascade, Domain, Stage
 from ase_hybridham.model.config import ModelConfig
+from ase_hybridham.model.gradient import block_derivatives
 from ase_hybridham.system import Basis, PairBlocks, PairList
 from ase_hybridham.system.lcao import PotentialReference
 
 __all__ = ["SUFFIX", "TrainedModel", "find_model", "load_model", "read_metadata", "save_model", "select_device"]
 
-SUFFIX, SCHEMA = ".hham", 1
+SUFFIX, SCHEMA = ".hham", 2
 PROBE_VALUES, PROBE_TOLERANCE = 8, 1e-6
 MODELS_VARIABLE = "HYBRIDHAM_MODELS"
 # what building a network from metadata that make no sense may raise
@@ -86,6 +88,72 @@ class TrainedModel:
         CheckpointError
             If the network does not know an element, or two elements that are neighbors here never were in training.
         """
+        h = self.cascade.predict(self._known_pairs(atoms, pairs), stage)
+        return h.hermitian_part() if hermitian else h
+
+    def derivatives(
+        self, atoms: Atoms, displacements: ArrayLike, pairs: PairList | None = None, stage: Stage | None = None
+    ) -> list[PairBlocks]:
+        """dH/ds at s = 0 for atoms at r + s u, exact, on fixed pairs; one entry for every u.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms
+        displacements : array, shape (n, n_atoms, 3)
+            u: polarization vectors in angstrom, say, or velocities, for which s is the time. Atoms move with their
+            periodic images; the cell stays.
+        pairs, stage
+            As in `predict`.
+
+        Returns
+        -------
+        list of n PairBlocks
+            Exactly Hermitian, in eV times the unit of u per angstrom.
+
+        Raises
+        ------
+        CheckpointError
+            As `predict` does.
+        ValueError
+            If displacements have another shape or are not finite.
+        """
+        return block_derivatives(self.cascade, self._known_pairs(atoms, pairs), displacements, stage)
+
+    def gradient(
+        self,
+        atoms: Atoms,
+        indices: Sequence[int] | None = None,
+        pairs: PairList | None = None,
+        stage: Stage | None = None,
+    ) -> list[list[PairBlocks]]:
+        """dH/dR of single atoms in eV/angstrom: entry [n][x] is for atom indices[n] along x, y, z.
+
+        An atom moves with all its periodic images (wave vector 0); displace an atom of a supercell for others.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms
+        indices : sequence of int, optional
+            Atoms; by default all, in order. Each of the 3 n results takes the memory of one H.
+        pairs, stage
+            As in `predict`.
+
+        Raises
+        ------
+        CheckpointError
+            As `predict` does.
+        IndexError
+            If there is no such atom.
+        """
+        moved = np.arange(len(atoms))[slice(None) if indices is None else list(indices)]
+        displacements = np.zeros((len(moved), 3, len(atoms), 3))
+        for n, atom in enumerate(moved):
+            displacements[n, :, atom] = np.eye(3)
+        flat = self.derivatives(atoms, displacements.reshape(-1, len(atoms), 3), pairs, stage)
+        return [flat[3 * n : 3 * n + 3] for n in range(len(moved))]
+
+    def _known_pairs(self, atoms: Atoms, pairs: PairList | None) -> PairList:
+        """The pairs, if the network knows their elements."""
         self.cascade.vocabulary.species_of(atoms.get_atomic_numbers())
         pairs = PairList.from_atoms(atoms, self.basis.cutoffs()) if pairs is None else pairs
         strangers = self.cascade.scale1.never_met(pairs)
@@ -94,8 +162,7 @@ class TrainedModel:
                 f"model: no {chemical_symbols[strangers[0]]}-{chemical_symbols[strangers[1]]} pair was in its training "
                 "set, the structure has some; train on data where these elements meet"
             )
-        h = self.cascade.predict(pairs, stage)
-        return h.hermitian_part() if hermitian else h
+        return pairs
 
 
 def save_model(path: str | Path, model: TrainedModel) -> None:
