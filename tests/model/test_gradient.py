@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from ase_hybridham.errors import CheckpointError
-from ase_hybridham.model import ModelConfig, TrainedModel
+from ase_hybridham.model import ModelConfig, TrainedModel, equivariant, gradient
 from ase_hybridham.symmetry import orbital_generators, rotate_blocks, time_reversal_error
 from ase_hybridham.system import PairBlocks, PairList
 from tests.model.networks import (
@@ -116,19 +116,19 @@ def test_gradient_holds_the_derivatives_by_single_coordinates(model):
     atoms, indices = STRUCTURES["slab"], [4, 0, 1]
     u = np.zeros((1, len(atoms), 3))
     u[0, indices] = displacements(atoms, 1)[0, indices]
-    gradient = model.gradient(atoms, indices)
-    assert [len(of_atom) for of_atom in gradient] == [3, 3, 3]
-    found = sum(u[0, a, x] * gradient[n][x].values for n, a in enumerate(indices) for x in range(3))
+    of_atoms = model.gradient(atoms, indices)
+    assert [len(of_atom) for of_atom in of_atoms] == [3, 3, 3]
+    found = sum(u[0, a, x] * of_atoms[n][x].values for n, a in enumerate(indices) for x in range(3))
     assert_close(model.derivatives(atoms, u)[0], found)
     last = model.gradient(atoms)[4]
-    np.testing.assert_allclose(last[2].values, gradient[0][2].values, atol=1e-11)
+    np.testing.assert_allclose(last[2].values, of_atoms[0][2].values, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", ["slab", "tiny cell", "pole"])
 def test_acoustic_sum_rule(model, name):
-    gradient = np.array([[b.values for b in of_atom] for of_atom in model.gradient(STRUCTURES[name])])
-    assert np.abs(gradient).max() > 1
-    np.testing.assert_allclose(gradient.sum(axis=0), 0, atol=EXACT * np.abs(gradient).max())
+    values = np.array([[b.values for b in of_atom] for of_atom in model.gradient(STRUCTURES[name])])
+    assert np.abs(values).max() > 1
+    np.testing.assert_allclose(values.sum(axis=0), 0, atol=EXACT * np.abs(values).max())
 
 
 @pytest.mark.parametrize("name", ["molecule", "pole", "near a pole"])
@@ -183,6 +183,17 @@ def test_lone_atoms_have_no_gradient(model, atoms):
             assert len(blocks.pairs) == len(atoms)
             np.testing.assert_allclose(blocks.values, 0, atol=1e-14)
     assert model.gradient(atoms, []) == []
+
+
+def test_large_structures_pass_in_chunks(model, monkeypatch):
+    """One displacement at a time, and stage 1 a few edges at a time, written into one place."""
+    atoms = STRUCTURES["slab"]
+    u = displacements(atoms, 3)
+    together = model.derivatives(atoms, u)
+    monkeypatch.setattr(gradient, "EDGES", 1)
+    monkeypatch.setattr(equivariant, "PREDICTION_EDGES", 8)
+    for found, expected in zip(model.derivatives(atoms, u), together, strict=True):
+        assert_close(found, expected.values)
 
 
 def test_single_precision_is_good_to_its_rounding(model):
