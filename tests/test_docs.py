@@ -173,6 +173,7 @@ def option_rows(model: type[BaseModel]) -> list[list[str]]:
     for name, field in model.model_fields.items():
         default = "required" if field.is_required() else field.get_default()
         shown = "below" if isinstance(default, BaseModel) else "null" if default is None else str(default)
+        shown = shown.lower() if isinstance(default, bool) else shown
         rows.append([f"`{field.alias or name}`", shown, allowed(field)])
     return rows
 
@@ -186,7 +187,8 @@ def allowed(field: FieldInfo) -> str:
         elif kind is NoneType:
             words.append("null")
         else:
-            name = {int: "integer", float: "number", str: "text", Path: "path"}.get(kind, "options")
+            names = {int: "integer", float: "number", str: "text", Path: "path", bool: "boolean"}
+            name = "list" if get_origin(kind) is tuple else names.get(kind, "options")
             signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
             limits = [
                 f"{sign} {getattr(item, key):g}"

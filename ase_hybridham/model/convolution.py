@@ -113,7 +113,11 @@ class _Gate(nn.Module):
         factor = torch.sigmoid(rows[:, : self.n_numbers]) * w
         s, n = self.n_scalars, self.n_first
         parts = [rows[:, :s] * factor[:, :s], torch.tanh(rows[:, s:n]) * w[:, s:n]]
-        for x, (_, channels, number) in zip(self.split(rows, self.n_numbers), self.segments, strict=True):
+        others = rows[:, self.n_numbers :].split(
+            [components * channels for components, channels, _ in self.segments], 1
+        )
+        for x, (components, channels, number) in zip(others, self.segments, strict=True):
+            x = x.unflatten(1, (components, channels))
             parts.append((x * factor[:, None, number : number + channels]).flatten(1))
         return torch.cat(parts, dim=1)
 

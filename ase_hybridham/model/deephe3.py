@@ -13,7 +13,6 @@ from ase.data import chemical_symbols
 from e3nn.o3 import Irreps
 from numpy.typing import NDArray
 
-from ase_hybridham.errors import CheckpointError
 from ase_hybridham.model.cascade import Cascade, Domain
 from ase_hybridham.model.checkpoint import TrainedModel
 from ase_hybridham.model.config import ModelConfig, Stage1Config
@@ -52,12 +51,6 @@ def import_deephe3(folder: str | Path) -> TrainedModel:
         If the folder does not hold a network that is known here.
     """
     checkpoint = read_deephe3(folder)
-    reached, wanted = checkpoint.edge_updates[-1].after.lmax, checkpoint.out.lmax
-    if reached < wanted:
-        raise CheckpointError(
-            f"{folder}: no path of this network reaches its outputs of l = {wanted}, only up to {reached}: parts of H "
-            "are always 0; train one with a larger spherical_harmonics_lmax"
-        )
     cascade = Cascade(_config(checkpoint), _domain(checkpoint))
     parameters = _parameters(checkpoint, cascade)
     own = dict(cascade.stage1.named_parameters())

@@ -278,7 +278,7 @@ class Stage1(nn.Module):
         self.layout = config.layout
         self.layouts = config.layouts
         lmax = max(layout.lmax for layout in self.layouts[-1])
-        if vocabulary.lmax > lmax:
+        if vocabulary.lmax > lmax and config.readout == "hermitian":
             raise ValueError(
                 f"stage1.irreps: expected l up to {vocabulary.lmax} for the orbitals of this basis, got {config.irreps}"
             )

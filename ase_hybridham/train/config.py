@@ -48,6 +48,11 @@ class TrainConfig(BaseModel):
     output: Path = Field(Path("runs/model"), description="folder of checkpoint, log and training state")
     seed: int = 0
     device: str = "auto"
+    edges_per_chunk: int | None = Field(
+        None,
+        ge=1,
+        description="stage 1: hoppings evaluated at a time, then again for the derivative: saves memory",
+    )
     model: ModelConfig = ModelConfig()
     phase1: PhaseConfig = PhaseConfig()
     phase2: Phase2Config = Phase2Config()

@@ -75,6 +75,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
             "training": json.loads(config.model_dump_json(by_alias=True, exclude={"data", "output", "device"})),
         }
     log.begin(provenance)
+    cascade.stage1.edges_per_chunk = config.edges_per_chunk
     cascade.scale1.fit(graphs)
     reference = first.potential_reference if len(references) == 1 else "unknown"
     model = TrainedModel(cascade, reference, provenance, {})

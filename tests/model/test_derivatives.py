@@ -134,3 +134,21 @@ def test_prediction_in_chunks_is_the_same(monkeypatch):
     torch.testing.assert_close(apart.edge_out, together.edge_out, atol=1e-12, rtol=1e-12)
     torch.testing.assert_close(apart.node_out, together.node_out, atol=1e-12, rtol=1e-12)
     torch.testing.assert_close(apart.nodes, together.nodes, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("gates", ["order", "channel"])
+def test_compiler_sees_one_graph(gates):
+    """Plain operations only, without a break; the back end that runs them as they are needs no compiler."""
+    convolution = Convolution(LAYOUTS[0], LAYOUTS[0], LAYOUTS[0], 4, 4, gates).double()
+    norm = LocalNorm(LAYOUTS[0], LAYOUTS[0].edge).double()
+    ends, half = torch.tensor([[0, 1, 2], [1, 2, 0]]), torch.arange(3)
+    node_i, node_j = (rows_of(LAYOUTS[0].turning, s, n=3) for s in (0, 1))
+    pair, atoms = rows_of(LAYOUTS[0], 2, n=3), rows_of(LAYOUTS[0], 3, n=3)
+    weight = torch.randn(3, convolution.hopping_gate.n_numbers).double()
+
+    def update(node_i: torch.Tensor, node_j: torch.Tensor, pair: torch.Tensor) -> torch.Tensor:
+        invariants = convolution.invariants(atoms)
+        return norm(convolution.hoppings(node_i, node_j, pair, invariants, ends, weight, half), pair)
+
+    compiled = torch.compile(update, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(node_i, node_j, pair), update(node_i, node_j, pair), atol=1e-12, rtol=1e-12)
