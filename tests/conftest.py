@@ -60,7 +60,7 @@ def graphene_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data=GOLDEN.parents[1] / "ase_hybridham/data/demo_graphene.h5",
         output=tmp_path_factory.mktemp("graphene") / "run",
         model={"stage1": stage1, "stage2": stage2},
-        phase1=PhaseConfig(epochs=2, learning_rate=0.02, warmup_steps=10),
+        phase1=PhaseConfig(epochs=3, learning_rate=0.02, warmup_steps=10),
         phase2=Phase2Config(epochs=1, learning_rate=0.004, warmup_steps=10, beta_meV=1.0),
     )
     return train(config, progress=False)

@@ -216,7 +216,9 @@ class _SegmentLinear(nn.Module):
             y = rows[0].new_zeros(len(rows[0]), n, segment.channels)
             for (k, start, channels), w in segment.blocks(weight):
                 x = rows[k][:, start : start + n * channels].unflatten(1, (n, channels))
-                y = y + (torch.stack([x[:, 0], -x[:, 1]], 1) if k == self.mirrored and n == 2 else x) @ w
+                x = torch.stack([x[:, 0], -x[:, 1]], 1) if k == self.mirrored and n == 2 else x
+                # one product of matrices: of three axes it would become one for every row
+                y = y + (x.reshape(-1, channels) @ w).view(len(x), n, segment.channels)
             if segment.start == 0 and bias is not None:
                 y = y + bias[..., None, :]
             out.append(y.flatten(1))

@@ -206,7 +206,7 @@ class TestDamage:
     def test_other_schema(self, checkpoint, tmp_path):
         metadata = read_metadata(checkpoint) | {"schema": 99}
         save_file(load_file(checkpoint), tmp_path / "m.hham", {"hybridham": json.dumps(metadata)})
-        refuses(tmp_path / "m.hham", "schema 1", "99")
+        refuses(tmp_path / "m.hham", "schema 2", "99")
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     @pytest.mark.parametrize("name", ["stage1.node_embedding.weight", "scale1.mean"])
