@@ -1,0 +1,59 @@
+"""The benchmark of stage 1 runs in its short form, on the structures it names, and notices a wrong network."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.benchmarks.costs import resident_memory, tensor_memory
+from tests.benchmarks.stage1_speed import QUICK, Report, compare, contestants, main, twisted_bilayer
+
+
+def test_quick_run_prints_every_section(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--quick"]) == 0
+    printed = capfd.readouterr().out
+    assert "FAIL" not in printed
+    for words in ("H in float64", "forward: e3nn", "backward: e3nn", "GEMM", "HybridHamCalculator", "edge;"):
+        assert words in printed
+
+
+def test_a_wrong_network_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both, report = contestants(QUICK, tmp_path / "deephe3"), Report(quick=True)
+    with torch.no_grad():
+        both.model.cascade.stage1.node_updates[0].convolution.hopping.weights[0][0] *= 1.01
+    compare(both, report)
+    assert report.failed
+    assert "FAIL" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("i", range(1, 4))
+def test_bilayer_is_two_turned_layers_of_graphene(i: int) -> None:
+    atoms = twisted_bilayer(i)
+    n = 3 * i * i + 3 * i + 1
+    assert len(atoms) == 4 * n
+    bonds = []
+    for z in np.unique(atoms.positions[:, 2].round(6)):
+        layer = atoms[np.isclose(atoms.positions[:, 2], z)]
+        assert len(layer) == 2 * n
+        vectors = layer.get_distances(0, range(len(layer)), mic=True, vector=True)
+        nearest = vectors[np.isclose(np.linalg.norm(vectors, axis=1), 2.46 / np.sqrt(3))]
+        assert len(nearest) == 3
+        bonds.append(nearest[:, :2] @ (1, 1j))
+    turn = np.angle((bonds[1][0] / bonds[0][0]) ** 6) / 6  # modulo 60 degrees: bonds of either sublattice
+    twist = np.arccos(1 - 1 / (2 * n))
+    assert np.isclose(abs(turn), min(twist, np.pi / 3 - twist))
+
+
+def test_memory_is_that_of_the_largest_moment() -> None:
+    def action() -> None:
+        first = torch.ones(2**22)  # 16 MiB
+        second = first + 1  # 32
+        del first, second
+        torch.ones(2**22)
+
+    assert tensor_memory(action) == pytest.approx(32, abs=1)
+    found = resident_memory(action)
+    if found is not None:
+        assert found[1] == pytest.approx(32, abs=4)
+        assert found[0] > found[1]
