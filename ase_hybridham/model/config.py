@@ -44,7 +44,9 @@ class Stage1Config(_Strict):
     radial_width: int = Field(64, ge=1, description="hidden width of the radial network")
     gates: Literal["order", "channel"] = Field("order", description="one per order of a channel, or one per channel")
     norm: Literal["local", "graph"] = Field("local", description="graph: DeepH-E3's, over the whole structure")
-    pair_maps: Literal["shared", "separate"] = Field("shared", description="separate: a map for every pair of elements")
+    pair_maps: Literal["sum", "separate"] = Field(
+        "sum", description="of element i and j; or one for every pair of them"
+    )
     envelope: bool = Field(True, description="messages vanish smoothly where pairs end")
     readout: Literal["hermitian", "free"] = Field("hermitian", description="free: every component, as the net gives it")
     n_embedding: int | None = Field(None, ge=1, description="scalars of the first features; as in irreps")

@@ -62,16 +62,6 @@ class RadialNetwork(nn.Sequential):
             nn.Linear(n_gaussians, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, n_channels)
         )
 
-    def forward(self, gaussians: Tensor, elements: Tensor | None = None) -> Tensor:
-        """(n, n_gaussians) -> (n, n_channels); what is known of the elements (n, width) adds to the first layer."""
-        first, *others = self
-        hidden = first(gaussians)
-        if elements is not None:
-            hidden = hidden + elements
-        for layer in others:
-            hidden = layer(hidden)
-        return hidden
-
 
 class _Gate(nn.Module):
     """Scalars times their own sigmoid (SiLU), all others times the sigmoid of a scalar of their own; 0o: tanh.
@@ -231,9 +221,9 @@ class Convolution(nn.Module):
         self.radial = RadialNetwork(n_gaussians, radial_width, self.hopping_gate.n_numbers)
         self.onsite_weight = nn.Parameter(torch.ones(1, out.n_channels))
 
-    def weights(self, gaussians: Tensor, elements: Tensor | None) -> Tensor:
+    def weights(self, gaussians: Tensor) -> Tensor:
         """What multiplies messages: the radial network's output for undirected pairs, (n_half, numbers)."""
-        return self.radial(gaussians, elements) * self.hopping_gate.scale
+        return self.radial(gaussians) * self.hopping_gate.scale
 
     def invariants(self, node: Tensor) -> tuple[Tensor, Tensor]:
         """What the scalars of atoms (N, size) give at m = 0 as atom i and as atom j of an edge, (N, .) each."""

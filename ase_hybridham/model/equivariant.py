@@ -64,14 +64,13 @@ class _Geometry:
     radial : Tensor, shape (n_half, n_gaussians)
         Expanded distances of undirected pairs.
     envelope : Tensor, shape (n_half, 1)
-    ends : LongTensor, shape (2, n_half)
-        Species of their atoms.
     index : list over chunks of LongTensors, shape (2, .)
         i and j of every edge.
     half : list over chunks of LongTensors
         Undirected pair of every edge.
     species : RowTypes
-    element_pairs : list over chunks of RowTypes
+    types : list over chunks of (RowTypes, RowTypes, RowTypes)
+        Of edges: by the pair of elements, by element i, by element j.
     graph : LongTensor, shape (N,)
         Structure of every atom in a batch.
     n_graphs : int
@@ -82,11 +81,10 @@ class _Geometry:
     recompute: bool
     radial: Tensor
     envelope: Tensor
-    ends: Tensor
     index: list[Tensor]
     half: list[Tensor]
     species: RowTypes
-    element_pairs: list[RowTypes]
+    types: list[tuple[RowTypes, RowTypes, RowTypes]]
     graph: Tensor
     n_graphs: int
 
@@ -142,16 +140,11 @@ class _Turned:
 class _Messages(nn.Module):
     """What node and edge updates share: the convolution with its radial weights."""
 
-    def __init__(
-        self, node: FeatureLayout, edge: FeatureLayout, out: FeatureLayout, vocabulary: Vocabulary, c: Stage1Config
-    ) -> None:
+    def __init__(self, node: FeatureLayout, edge: FeatureLayout, out: FeatureLayout, c: Stage1Config) -> None:
         super().__init__()
         self.out = out
         widths, shortened = (c.n_gaussians, c.radial_width), isinstance(self, _NodeUpdate)
         self.convolution = Convolution(node, edge, out, *widths, c.gates, shortened=shortened)
-        # the elements of a pair act on its radial weights, with one vector each
-        embedded = c.pair_maps == "shared" and vocabulary.n_species > 1
-        self.elements = nn.Embedding(vocabulary.n_species, c.radial_width) if embedded else None
 
     def hoppings(self, node: Tensor, turned: _Turned, weight: Tensor, geometry: _Geometry) -> Callable[..., Tensor]:
         """Messages of the hoppings of a chunk, as a function of its number and rows."""
@@ -164,11 +157,6 @@ class _Messages(nn.Module):
 
         return of_chunk
 
-    def weights(self, geometry: _Geometry) -> Tensor:
-        """Radial weights of undirected pairs, (n_half, numbers)."""
-        elements = None if self.elements is None else self.elements(geometry.ends).sum(0)
-        return self.convolution.weights(geometry.radial, elements)
-
 
 class _NodeUpdate(_Messages):
     """Messages from all pairs of an atom, linear map, self connection, norm, skip."""
@@ -176,7 +164,7 @@ class _NodeUpdate(_Messages):
     def __init__(
         self, node: FeatureLayout, edge: FeatureLayout, out: FeatureLayout, vocabulary: Vocabulary, c: Stage1Config
     ) -> None:
-        super().__init__(node, edge, out, vocabulary, c)
+        super().__init__(node, edge, out, c)
         muls, n_species = out.multiplicities, vocabulary.n_species
         self.post = DegreeLinear([out], muls)
         self.own = Typed([DegreeLinear([node], muls, bias=False) for _ in range(n_species)])
@@ -184,7 +172,7 @@ class _NodeUpdate(_Messages):
         self.norm = LocalNorm(out, out.lab) if c.norm == "local" else GraphNorm(out)
 
     def forward(self, node: Tensor, turned: _Turned, edge: Tensor, onsite: Tensor, geometry: _Geometry) -> Tensor:
-        hoppings = self.hoppings(node, turned, self.weights(geometry) * geometry.envelope, geometry)
+        hoppings = self.hoppings(node, turned, self.convolution.weights(geometry.radial) * geometry.envelope, geometry)
 
         def message(number: int, *rows: Tensor) -> Tensor:
             return geometry.chunks[number].frames.sum_out(hoppings(number, *rows), self.out)
@@ -204,12 +192,16 @@ class _EdgeUpdate(_Messages):
     def __init__(
         self, node: FeatureLayout, edge: FeatureLayout, out: FeatureLayout, vocabulary: Vocabulary, c: Stage1Config
     ) -> None:
-        super().__init__(node, edge, out, vocabulary, c)
+        super().__init__(node, edge, out, c)
         counts, muls = out.counts, out.multiplicities
-        separate = c.pair_maps == "separate" and vocabulary.n_species > 1
-        self.post = OrderLinear([out] if separate else [out, edge], counts)
-        n_pairs = vocabulary.n_pairs if separate else 0
-        self.own = Typed([OrderLinear([edge], counts, bias=False) for _ in range(n_pairs)])
+        n_species, n_pairs = vocabulary.n_species, vocabulary.n_pairs
+        self.joined = n_species == 1  # one map of both rows
+        self.post = OrderLinear([out, edge] if self.joined else [out], counts)
+        # a map for every pair of elements, or the sum of a map for element i and one for element j
+        numbers = (n_pairs, 0, 0) if c.pair_maps == "separate" else (0, n_species, n_species)
+        numbers = (0, 0, 0) if self.joined else numbers
+        own = [Typed([OrderLinear([edge], counts, bias=False) for _ in range(n)]) for n in numbers]
+        self.own, self.own_i, self.own_j = own
         self.onsite_post = DegreeLinear([out], muls)
         self.onsite_own = Typed([DegreeLinear([edge], muls, bias=False) for _ in range(vocabulary.n_species)])
         same = edge == out
@@ -224,14 +216,14 @@ class _EdgeUpdate(_Messages):
     def forward(
         self, node: Tensor, turned: _Turned, edge: Tensor, onsite: Tensor, geometry: _Geometry, *, keep: bool
     ) -> tuple[Tensor, Tensor]:
-        hoppings = self.hoppings(node, turned, self.weights(geometry), geometry)
+        hoppings = self.hoppings(node, turned, self.convolution.weights(geometry.radial), geometry)
 
         def update(number: int, node_i: Tensor, pair: Tensor, *node_j: Tensor) -> Tensor:
             hopping = hoppings(number, node_i, pair, *node_j)
-            if len(self.own.maps):
-                rows = self.post([hopping]) + self.own([pair], geometry.element_pairs[number])
-            else:
-                rows = self.post([hopping, pair])
+            rows = self.post([hopping, pair] if self.joined else [hopping])
+            for own, types in zip((self.own, self.own_i, self.own_j), geometry.types[number], strict=True):
+                if len(own.maps):
+                    rows = rows + own([pair], types)
             if isinstance(self.norm, GraphNorm):
                 return rows
             return self.norm(rows, pair if self.skip is None else self.skip([pair]))
@@ -335,7 +327,7 @@ class Stage1(nn.Module):
         return Stage1Output(nodes, edges, onsites, *self._read_out(onsite, edge, geometry))
 
     def _read_out(self, onsite: Tensor, edge: Tensor, geometry: _Geometry) -> tuple[Tensor, Tensor]:
-        readout, types = self.readout, geometry.element_pairs
+        readout, types = self.readout, [by_pair for by_pair, _, _ in geometry.types]
         node_out = readout.place("node", [onsite], geometry.species)
         edge_out = geometry.run(lambda number, rows: readout.place("edge", [rows], types[number]), edge)
         whole = geometry.frames.reversed(edge_out) if len(geometry.chunks) == 1 else None
@@ -346,6 +338,11 @@ class Stage1(nn.Module):
 
         node_out = readout.symmetrized("node", node_out, node_out, geometry.species)
         return node_out, geometry.run(symmetrized, edge_out) if readout.hermitian else edge_out
+
+    def _types(self, graph: PairGraph, edges: slice) -> tuple[RowTypes, RowTypes, RowTypes]:
+        n = self.vocabulary.n_species
+        of_i, of_j = graph.species[graph.edge_index[:, edges]]
+        return row_types(graph.element_pair[edges], n**2), row_types(of_i, n), row_types(of_j, n)
 
     def _geometry(self, graph: PairGraph) -> _Geometry:
         number = torch.arange(len(graph.reverse), device=graph.reverse.device)
@@ -369,11 +366,10 @@ class Stage1(nn.Module):
             recompute=recompute,
             radial=self.gaussians(distance),
             envelope=envelope * self.message_scale,
-            ends=graph.species[graph.edge_index[:, undirected]],
             index=[graph.edge_index[:, chunk.edges] for chunk in chunks],
             half=[half[chunk.edges] for chunk in chunks],
             species=row_types(graph.species, self.vocabulary.n_species),
-            element_pairs=[row_types(graph.element_pair[c.edges], self.vocabulary.n_pairs) for c in chunks],
+            types=[self._types(graph, chunk.edges) for chunk in chunks],
             graph=torch.zeros_like(graph.species) if graph_of is None else graph_of,
             n_graphs=1 if graph_of is None else graph.num_graphs,
         )

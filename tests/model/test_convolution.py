@@ -178,7 +178,7 @@ class TestConvolution:
         torch.manual_seed(0)
         convolution = Convolution(self.node, self.edge, self.out, 8, 6, gates).double()
         torch.nn.init.normal_(convolution.onsite_weight)
-        weight = convolution.weights(torch.from_numpy(np.random.default_rng(3).normal(size=(n_edges, 8))), None)
+        weight = convolution.weights(torch.from_numpy(np.random.default_rng(3).normal(size=(n_edges, 8))))
         atoms = torch.randn(4, self.node.size, generator=torch.Generator().manual_seed(1)).double()
         ends = torch.tensor([[0, 0, 1, 1, 2, 3], [1, 2, 3, 0, 3, 0]]) if ends is None else ends
         hoppings = convolution.hoppings(*inputs[:3], convolution.invariants(atoms), ends, weight, torch.arange(n_edges))
