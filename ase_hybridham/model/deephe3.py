@@ -1,6 +1,6 @@
 """Networks of DeepH-E3 as networks of this package: the same function (Gong et al. 2023).
 
-Components of their outputs are larger than ours by sqrt(2 L+1), signs of couplings are those of e3nn 0.3.5, and
+Components of their outputs are larger than ours by sqrt(2 L+1), signs of couplings are those of their e3nn, and
 their spinor blocks are s + t.sigma where ours are h_0 + i h.sigma. All other differences are in `deephe3_updates`.
 """
 
@@ -27,7 +27,7 @@ from ase_hybridham.model.deephe3_updates import (
     node_update,
     numbered,
 )
-from ase_hybridham.model.deephe3_weights import SCALAR, coupling_sign
+from ase_hybridham.model.deephe3_weights import SCALAR, Convention
 from ase_hybridham.symmetry import Part, SpinorPart
 from ase_hybridham.system import AtomBasis, Basis
 
@@ -107,10 +107,10 @@ def _parameters(checkpoint: DeepHE3Checkpoint, cascade: Cascade) -> Parameters:
     names = dict(cascade.stage1.named_parameters())
     zero = cascade.stage1.gaussians(torch.zeros(1, dtype=torch.float64)).numpy()
     for block, (node, edge) in enumerate(zip(checkpoint.node_updates, checkpoint.edge_updates, strict=True)):
-        update = node_update(node, state, zero)
+        update = node_update(node, state, checkpoint.convention, zero)
         out |= {f"node_updates.{block}.{name}": values for name, values in update.items()}
         joined = f"edge_updates.{block}.own.maps.0.weights.0" not in names
-        update = edge_update(edge, state, zero, n_species, joined)
+        update = edge_update(edge, state, checkpoint.convention, zero, n_species, joined)
         out |= {f"edge_updates.{block}.{name}": values for name, values in update.items()}
     out |= {f"readout.{name}": values for name, values in _readout(checkpoint, cascade).items()}
     return out
@@ -164,7 +164,10 @@ def _output_places(
         if checkpoint.spinful:
             keys += [(L, 1, J) for L, _, _ in keys for J in range(abs(L - 1), L + 2)]
         if pair in target:
-            found |= {(*target[pair], *key): (n, _output_factor(l1, l2, *key)) for n, key in enumerate(keys, start)}
+            found |= {
+                (*target[pair], *key): (n, _output_factor(checkpoint.convention, l1, l2, *key))
+                for n, key in enumerate(keys, start)
+            }
         start += len(keys)
     half = len(parts) // 2 if checkpoint.spinful else len(parts)
     place, factors = np.empty(len(parts), dtype=np.int64), np.empty(len(parts))
@@ -177,7 +180,7 @@ def _output_places(
     return place, factors
 
 
-def _output_factor(l1: int, l2: int, L: int, spin: int, J: int) -> float:
+def _output_factor(convention: Convention, l1: int, l2: int, L: int, spin: int, J: int) -> float:
     """Our component over theirs: 3j symbols of norm 1 couple l1 x l2 -> L, and L x 1 -> J."""
-    factor = coupling_sign(l1, l2, L) / np.sqrt(2 * L + 1)
-    return float(factor * coupling_sign(L, 1, J) / np.sqrt(2 * J + 1) if spin else factor)
+    factor = convention.sign(l1, l2, L) / np.sqrt(2 * L + 1)
+    return float(factor * convention.sign(L, 1, J) / np.sqrt(2 * J + 1) if spin else factor)

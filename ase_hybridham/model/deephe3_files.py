@@ -19,7 +19,16 @@ from e3nn.o3 import Irrep, Irreps
 from numpy.typing import NDArray
 
 from ase_hybridham.errors import CheckpointError
-from ase_hybridham.model.deephe3_weights import L_MAX, Product, Update, check_weights, gaussian_reach, read_weights
+from ase_hybridham.model.deephe3_weights import (
+    L_MAX,
+    Convention,
+    Product,
+    Update,
+    check_weights,
+    convention_of,
+    gaussian_reach,
+    read_weights,
+)
 
 __all__ = ["DeepHE3Checkpoint", "read_deephe3"]
 
@@ -65,6 +74,8 @@ class DeepHE3Checkpoint:
         All outputs in their order.
     state : mapping of str to array, float64
         Parameters by their names in the file.
+    convention : Convention
+        Of the version of e3nn.
     """
 
     folder: Path
@@ -77,10 +88,11 @@ class DeepHE3Checkpoint:
     edge_updates: tuple[Update, ...]
     out: Irreps
     state: Mapping[str, NDArray[np.float64]]
+    convention: Convention
 
 
 def read_deephe3(folder: str | Path) -> DeepHE3Checkpoint:
-    """The network of a checkpoint folder of DeepH-E3 that ran on e3nn 0.3.5 or 0.4.0.
+    """The network of a checkpoint folder of DeepH-E3 that ran on e3nn 0.3.5, or 0.4.2 to 0.6.
 
     Parameters
     ----------
@@ -118,9 +130,16 @@ def read_deephe3(folder: str | Path) -> DeepHE3Checkpoint:
         )
     node_updates, edge_updates = _updates(irreps, n_blocks, len(bases))
     check_weights(path, state, [*node_updates, *edge_updates], len(bases), out)
+    convention = convention_of(path, state)
+    if convention is None:
+        if spinful or max(map(max, bases.values())) > 1:
+            raise CheckpointError(
+                f"{path}: nothing tells the version of e3nn, on which signs of H depend; such a network is unknown"
+            )
+        convention = Convention(table=False, element=True)
     return DeepHE3Checkpoint(
         folder, bases, spinful, targets, reach, gaussian_reach(path, state, "distance_expansion"),
-        node_updates, edge_updates, out, state,
+        node_updates, edge_updates, out, state, convention,
     )  # fmt: skip
 
 
@@ -281,8 +300,11 @@ def _derived(
         raise CheckpointError(f"{where}: options of the network do not make sense ({_short(error)})") from None
     post_edge = Irreps(sorted(out, key=lambda entry: (entry.ir.l, entry.ir.p))).simplify()
     made = {ir for _, a in mid for _, b in sh for ir in a * b}
-    # 0o outputs, which only spin has, need a pseudovector to be made from
+    # 0o outputs, which only spin has, need a pseudovector to be made from; what others add is not repeated here
     extra = Irreps([(mid.count("1o"), "1e")]) if Irrep("0o") in post_edge and Irrep("0o") not in made else Irreps("")
+    made |= {ir for mul, a in extra if mul for _, b in sh for ir in a * b}
+    if spinful and any(entry.ir not in made for entry in post_edge):
+        raise CheckpointError(f"{where}: what nodes need for all outputs with spin is known to build_model.py; add it")
     return {
         "irreps_embed_node": values["irreps_embed"],
         "irreps_edge_init": values["irreps_embed"],

@@ -13,7 +13,7 @@ import numpy as np
 from e3nn.o3 import Irrep, Irreps
 from numpy.typing import NDArray
 
-from ase_hybridham.model.deephe3_weights import SCALAR, Product, Update, coupling_sign
+from ase_hybridham.model.deephe3_weights import SCALAR, Convention, Product, Update
 from ase_hybridham.symmetry import polar_coupling
 
 __all__ = ["Parameters", "by_degree", "by_order", "channels_of", "degrees_of", "edge_update", "node_update", "numbered"]
@@ -105,11 +105,11 @@ def _scalar_bias(bias: NDArray, irreps: Irreps) -> NDArray[np.float64]:
     return out
 
 
-def node_update(update: Update, state: Mapping[str, NDArray], zero: NDArray) -> Parameters:
+def node_update(update: Update, state: Mapping[str, NDArray], convention: Convention, zero: NDArray) -> Parameters:
     """Parameters of an update of nodes; `zero` (1, n_gaussians) are the Gaussians at distance 0."""
     s = _Named(state, update.prefix)
     before, after = degrees_of(update.before), degrees_of(update.after)
-    out = _convolution(update, s, zero, linear_inputs=(0, 1), shortened=True)
+    out = _convolution(update, s, convention, zero, linear_inputs=(0, 1), shortened=True)
     post, bias = _linear_matrix(s["lin_post.weight"], update.after, update.after)[0], s["lin_post.bias"]
     out |= numbered("post", by_degree(post, after, after), _scalar_bias(bias, update.after)[after == 0])
     for t, own in enumerate(_linear_matrix(s["sc.weight"], update.before, update.after, update.n_types)):
@@ -121,7 +121,7 @@ def node_update(update: Update, state: Mapping[str, NDArray], zero: NDArray) -> 
 
 
 def edge_update(
-    update: Update, state: Mapping[str, NDArray], zero: NDArray, n_species: int, joined: bool
+    update: Update, state: Mapping[str, NDArray], convention: Convention, zero: NDArray, n_species: int, joined: bool
 ) -> Parameters:
     """Parameters of an update of pairs.
 
@@ -130,6 +130,7 @@ def edge_update(
     update : Update
     state : mapping of str to array
         Of the checkpoint.
+    convention : Convention
     zero : array, shape (1, n_gaussians)
         The Gaussians at distance 0.
     n_species : int
@@ -138,7 +139,7 @@ def edge_update(
     """
     s = _Named(state, update.prefix)
     before, after = degrees_of(update.before), degrees_of(update.after)
-    out = _convolution(update, s, zero, linear_inputs=(2,))
+    out = _convolution(update, s, convention, zero, linear_inputs=(2,))
     post = _linear_matrix(s["lin_post.weight"], update.after, update.after)[0]
     bias = _scalar_bias(s["lin_post.bias"], update.after)
     owns = _linear_matrix(s["sc.weight"], update.before, update.after, update.n_types)
@@ -175,11 +176,17 @@ def _norm(update: Update, s: _Named) -> Parameters:
 
 
 def _convolution(
-    update: Update, s: _Named, zero: NDArray, linear_inputs: tuple[int, ...], *, shortened: bool = False
+    update: Update,
+    s: _Named,
+    convention: Convention,
+    zero: NDArray,
+    linear_inputs: tuple[int, ...],
+    *,
+    shortened: bool = False,
 ) -> Parameters:
     """Matrices, radial network and its value at distance zero; `linear_inputs` pass lin_pre first."""
     product = update.product
-    hopping, onsite = _product_matrices(product, s)
+    hopping, onsite = _product_matrices(product, s, convention)
     bias, onsite_bias = np.zeros(onsite.shape[1]), np.zeros(onsite.shape[1])
     linear = _linear_matrix(s["lin_pre.weight"], update.before, update.before)[0]
     constant = _scalar_bias(s["lin_pre.bias"], update.before)
@@ -239,24 +246,27 @@ def _product_columns(product: Product) -> dict[Irrep, NDArray[np.int64]]:
     return columns
 
 
-def _product_matrices(product: Product, s: _Named) -> tuple[list[NDArray], NDArray]:
+def _product_matrices(product: Product, s: _Named, convention: Convention) -> tuple[list[NDArray], NDArray]:
     """Matrices for every m of hoppings in their frames, and the matrix of on-site pairs.
 
-    out = sqrt(2 l3+1) / sqrt(paths into l3 * rows) * W * C[m, 0, m] sqrt(2 l2+1) for each path, W = w1 w2.
+    out = sqrt(2 l3+1) / sqrt(n) * W * C[m, 0, m] sqrt(2 l2+1) for each path, W = w1 w2, n = paths into l3 * rows or
+    the rows of all these paths.
     """
     columns, degrees = _product_columns(product), _product_degrees(product)
     channels = [channels_of(irreps) for irreps in product.inputs]
     n_rows = sum(irreps.num_irreps for irreps in product.inputs)
     hopping = [np.zeros((n_rows, len(degrees))) for _ in range(int(degrees.max()) + 1)]
     onsite = np.zeros((n_rows, len(degrees)))
-    made = [ir for *_, ir, _ in product.paths]
+    rows_into: dict[Irrep, list[int]] = {}
+    for _, mul, _, _, ir, _ in product.paths:
+        rows_into.setdefault(ir, []).append(mul)
     for number, (place, mul, ir1, l2, ir, _) in enumerate(product.paths):
         weight = s[f"conv.tp.weights1.{number}"] * s[f"conv.tp.weights2.{number}"]
-        weight = weight / np.sqrt(made.count(ir) * mul)
+        weight = weight / np.sqrt(sum(rows_into[ir]) if convention.element else len(rows_into[ir]) * mul)
         where = np.ix_(_input_rows(product, place).start + channels[place][ir1], columns[ir])
         if l2 == 0:
             onsite[where] += weight
-        factor = np.sqrt((2 * ir.l + 1) * (2 * l2 + 1)) * coupling_sign(ir1.l, l2, ir.l)
+        factor = np.sqrt((2 * ir.l + 1) * (2 * l2 + 1)) * convention.sign(ir1.l, l2, ir.l)
         coupling = factor * polar_coupling(ir1.l, l2, ir.l)
         if _natural(ir) and not _natural(ir1):
             coupling = -coupling

@@ -22,11 +22,21 @@ from numpy.typing import NDArray
 from ase_hybridham.errors import CheckpointError
 from ase_hybridham.symmetry import clebsch_gordan
 
-__all__ = ["L_MAX", "Product", "Update", "check_weights", "coupling_sign", "gaussian_reach", "read_weights"]
+__all__ = [
+    "L_MAX",
+    "Convention",
+    "Product",
+    "Update",
+    "check_weights",
+    "convention_of",
+    "gaussian_reach",
+    "read_weights",
+]
 
 SCALAR = Irrep("0e")
-# e3nn 0.3.5 and 0.4.0 come with a table of 3j symbols up to here, made without a rule for signs: these and
-# their permutations have the opposite sign of e3nn 0.5 and later, which is ours
+SYMBOL = re.compile(r"_compiled_main_(out|right|left_right)\._w3j_(\d+)_(\d+)_(\d+)$")
+# e3nn before 0.5 comes with a table of 3j symbols up to here, made without a rule for signs: these and their
+# permutations have the opposite sign of e3nn 0.5 and later, which is ours
 L_MAX = 11
 FLIPPED = {(1, l, l) for l in range(2, L_MAX + 1)} | {
     (3, 4, 6), (3, 5, 7), (3, 6, 8), (3, 7, 9), (3, 8, 10), (3, 9, 11),
@@ -37,9 +47,28 @@ FLIPPED = {(1, l, l) for l in range(2, L_MAX + 1)} | {
 }  # fmt: skip
 
 
-def coupling_sign(l1: int, l2: int, l3: int) -> int:
-    """Sign of a 3j symbol of e3nn 0.3.5 against ours."""
-    return -1 if tuple(sorted((l1, l2, l3))) in FLIPPED else 1
+@dataclass(frozen=True)
+class Convention:
+    """What the version of e3nn makes of the same weights.
+
+    Parameters
+    ----------
+    table : bool
+        Whether 3j symbols are those of the table, as before 0.5.
+    element : bool
+        Whether a path counts by its rows among those into the same output, as from 0.4.0 on; else all count alike.
+    """
+
+    table: bool
+    element: bool
+
+    def sign(self, l1: int, l2: int, l3: int) -> int:
+        """Sign of a 3j symbol against ours."""
+        return -1 if self.table and _is_flipped(l1, l2, l3) else 1
+
+
+def _is_flipped(*degrees: int) -> bool:
+    return tuple(sorted(degrees)) in FLIPPED
 
 
 @dataclass(frozen=True)
@@ -203,7 +232,7 @@ def check_weights(
     n_species: int,
     out: Irreps,
 ) -> None:
-    """That names, shapes and 3j symbols are those of a network of these updates.
+    """That names and shapes are those of a network of these updates.
 
     Raises
     ------
@@ -229,21 +258,46 @@ def check_weights(
             )
     known = ("basis.", "distance_expansion.", "lin_node.")  # lin_node is no part of H
     for name, values in state.items():
-        symbol = re.search(r"_w3j_(\d+)_(\d+)_(\d+)$", name)
-        if symbol:
-            _check_symbol(path, name, values, *(int(l) for l in symbol.groups()))
-        elif name not in expected and values.size and not name.startswith(known) and not name.endswith(".output_mask"):
+        other = name in expected or name.startswith(known) or name.endswith(".output_mask") or SYMBOL.search(name)
+        if not other and values.size:
             raise CheckpointError(f"{path}: unknown parameter {name}; this variant of DeepH-E3 cannot be imported")
 
 
-def _check_symbol(path: Path, name: str, values: NDArray, l1: int, l2: int, l3: int) -> None:
-    """That a 3j symbol has the sign of e3nn 0.3.5; its factor depends on who uses it."""
-    if max(l1, l2, l3) > L_MAX or values.shape != (2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1):
+def convention_of(path: Path, state: Mapping[str, NDArray]) -> Convention | None:
+    """The version of e3nn by its 3j symbols, which lie beside the weights.
+
+    None if nothing tells 0.4.2 from 0.5; then the features are the same in both. Without any symbol it is 0.3.5,
+    which DeepH-E3 asks for; so is 0.4.0 or 0.4.1, whose files look alike.
+
+    Raises
+    ------
+    CheckpointError
+        If a symbol is one of no version, or they are of several.
+    """
+    element, table = set(), set()
+    for name, values in state.items():
+        found = SYMBOL.search(name)
+        if found:
+            degrees = tuple(int(l) for l in found.groups()[1:])
+            sign = _sign_of_symbol(path, name, values, degrees)
+            if _is_flipped(*degrees):
+                table.add(sign < 0)
+            if found[1] != "right":  # 0.4.2 gave the other function another name
+                element.add(found[1] != "out")
+    if len(element) > 1 or len(table) > 1:
+        raise CheckpointError(f"{path}: its 3j symbols are of several versions of e3nn; copy the file again")
+    if not table and True in element:
+        return None
+    return Convention(table=False not in table, element=True in element)
+
+
+def _sign_of_symbol(path: Path, name: str, values: NDArray, degrees: tuple[int, ...]) -> int:
+    """Sign of a 3j symbol against ours; its factor depends on who uses it."""
+    if max(degrees) > L_MAX or values.shape != tuple(2 * l + 1 for l in degrees):
         raise CheckpointError(f"{path}: {name}: expected a 3j symbol of l up to {L_MAX}, got shape {values.shape}")
-    ours = coupling_sign(l1, l2, l3) * clebsch_gordan(l1, l2, l3)
-    norm = float(np.linalg.norm(values) * np.linalg.norm(ours))
-    if not norm or float(np.sum(values * ours)) < (1 - 1e-5) * norm:
-        raise CheckpointError(
-            f"{path}: {name} is not e3nn 0.3.5's; networks trained on another version are other functions and cannot "
-            "be imported"
-        )
+    ours = clebsch_gordan(*degrees)
+    norm, product = float(np.linalg.norm(values) * np.linalg.norm(ours)), float(np.sum(values * ours))
+    sign = 1 if product > 0 else -1
+    if not norm or abs(product) < (1 - 1e-5) * norm or (sign < 0 and not _is_flipped(*degrees)):
+        raise CheckpointError(f"{path}: {name} is the 3j symbol of no version of e3nn; such a network is unknown")
+    return sign

@@ -148,7 +148,9 @@ def write_folder(
 ) -> Path:
     """The folder that training would have left."""
     (folder / "src").mkdir(parents=True)
-    state = {name: tensor for name, tensor in net.state_dict().items() if "_w3j_" not in name}
+    # 3j symbols as e3nn has them, which old ones have with other signs
+    old = net.normalization == "path035"
+    state = {name: tensor for name, tensor in net.state_dict().items() if not (old and "_w3j_" in name)}
     torch.save({"epoch": 3, "val_loss": 0.1, "state_dict": state}, folder / "best_model.pkl")
     lines = [f"    {name}={value!r}," for name, value in {**arguments, **SWITCHES}.items()]
     text = ["from e3_network import Network", "net = Network(", *lines, ")", ""]

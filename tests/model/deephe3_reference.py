@@ -236,7 +236,7 @@ class DeepHE3Reference(nn.Module):
     ) -> None:
         super().__init__()
         path = "path" if normalization == "path035" else "element"
-        self.n_species, self.sh = num_species, Irreps(irreps_sh)
+        self.normalization, self.n_species, self.sh = normalization, num_species, Irreps(irreps_sh)
         node, edge = Irreps(irreps_embed_node), Irreps(irreps_edge_init)
         self.embedding = o3.Linear(Irreps([(num_species, "0e")]), node, path_normalization=path)
         self.basis = Gaussians(N_GAUSSIANS, r_max)

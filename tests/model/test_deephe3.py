@@ -166,6 +166,7 @@ class Case:
     spinful: bool = False
     n_blocks: int = 2
     embed: int = 5
+    normalization: str = "path035"
 
 
 CASES = {
@@ -180,6 +181,8 @@ CASES = {
     "scalars outside": Case({1: (0, 0)}, "4x0e+3x1o+2x2e", 2),
     "outputs that nothing reaches": Case({6: (2,)}, "4x0e+3x1o", 1),
     "one block": Case({6: (0, 1), 7: (0,)}, "6x0e", 3, n_blocks=1),
+    "new e3nn": Case({6: (0, 1, 2)}, "5x0e+3x1o+2x2e", 3, normalization="element"),
+    "new e3nn, spin": Case({6: (0, 1), 8: (1, 2)}, "5x0e+3x1o+2x2e+2x3o", 3, spinful=True, normalization="element"),
 }
 
 
@@ -197,7 +200,9 @@ def test_imported_network_is_the_reference(tmp_path: Path, name: str) -> None:
         assert_relative(found.nodes[block], wanted.nodes[block].numpy(), 1e-11)
         assert_relative(found.edges[block], wanted.edges[block].numpy(), 1e-11)
     elements = [(int(pairs.numbers[i]), int(pairs.numbers[j])) for i, j in zip(pairs.i, pairs.j, strict=True)]
-    blocks = blocks_from_outputs(wanted.out.numpy(), elements, case.bases, spinful=case.spinful)
+    blocks = blocks_from_outputs(
+        wanted.out.numpy(), elements, case.bases, spinful=case.spinful, normalization=case.normalization
+    )
     assert_same_blocks(found.blocks, blocks, 1e-11)
 
 
@@ -211,7 +216,7 @@ def random_folder(folder: Path, case: Case) -> tuple[Path, DeepHE3Reference]:
         r_max=5.0,
         spinful=case.spinful,
     )
-    net = make_reference(arguments, 0)
+    net = make_reference(arguments, 0, case.normalization)
     return write_folder(folder, net, arguments, case.bases, case.spinful), net
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ase_hybridham.errors import CheckpointError
 from ase_hybridham.model.deephe3_files import read_deephe3
-from ase_hybridham.model.deephe3_weights import L_MAX, coupling_sign
+from ase_hybridham.model.deephe3_weights import L_MAX, Convention
 from ase_hybridham.symmetry import clebsch_gordan
 from tests.model.deephe3_folders import build_arguments, write_folder
 from tests.model.deephe3_reference import make_reference
@@ -87,16 +87,17 @@ def test_files_may_be_packed_or_those_of_the_last_epoch(checkpoint: Path) -> Non
 
 def test_signs_keep_the_symmetry_of_3j_symbols() -> None:
     # a table of 3j symbols changes by (-1)^(l1+l2+l3) under exchange; so must the signs between two tables
-    rng = np.random.default_rng(0)
+    rng, sign = np.random.default_rng(0), Convention(table=True, element=False).sign
     for _ in range(30):
         l1, l2 = (int(l) for l in rng.integers(1, L_MAX + 1, 2))
         l3 = int(rng.integers(abs(l1 - l2), min(l1 + l2, L_MAX) + 1))
         ours = clebsch_gordan(l1, l2, l3) / np.sqrt(2 * l3 + 1)
         cycled = clebsch_gordan(l2, l3, l1) / np.sqrt(2 * l1 + 1)
         np.testing.assert_allclose(cycled.transpose(2, 0, 1), ours, atol=1e-12)
-        assert coupling_sign(l1, l2, l3) == coupling_sign(l3, l1, l2)
-    assert coupling_sign(1, 1, 2) == 1
-    assert coupling_sign(2, 1, 2) == -1
+        assert sign(l1, l2, l3) == sign(l3, l1, l2)
+    assert sign(1, 1, 2) == 1
+    assert sign(2, 1, 2) == -1
+    assert Convention(table=False, element=True).sign(2, 1, 2) == 1
 
 
 # -- defects: each ends in one line that names the file
@@ -148,15 +149,26 @@ def weights(change: Callable[[dict], object]) -> Change:
     return apply
 
 
-def symbol(factor: float) -> Change:
-    """A 3j symbol beside the weights, 1 x 2 -> 2 of e3nn 0.3.5 times a factor."""
-    name = "node_update_blocks.0.conv.tp.tp._compiled_main_out._w3j_1_2_2"
-    return weights(lambda state: state.update({name: torch.tensor(-factor * clebsch_gordan(1, 2, 2))}))
+def symbol(factor: float, *degrees: int, function: str = "out") -> Change:
+    """Our 3j symbol times a factor beside the weights, in one of the functions that e3nn compiles."""
+    name = f"node_update_blocks.0.conv.tp.tp._compiled_main_{function}._w3j_{'_'.join(map(str, degrees))}"
+    return weights(lambda state: state.update({name: torch.tensor(factor * clebsch_gordan(*degrees))}))
 
 
-def test_symbols_of_the_right_version_pass(checkpoint: Path) -> None:
-    symbol(0.7)(checkpoint)
-    read_deephe3(checkpoint)
+VERSIONS = {
+    "0.3.5": ([symbol(-0.7, 1, 2, 2), symbol(-1.0, 1, 2, 2, function="right"), symbol(1.0, 1, 1, 2)], True, False),
+    "0.4.4": ([symbol(-1.0, 1, 2, 2, function="left_right"), symbol(1.0, 1, 2, 3, function="left_right")], True, True),
+    "0.6.0": ([symbol(1.0, 1, 2, 2, function="left_right"), symbol(1.0, 3, 3, 1, function="right")], False, True),
+    "not told": ([], True, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_symbols_tell_the_version(checkpoint: Path, version: str) -> None:
+    changes, table, element = VERSIONS[version]
+    for change in changes:
+        change(checkpoint)
+    assert read_deephe3(checkpoint).convention == Convention(table, element)
 
 
 INFO, TARGETS, BUILD, INI = "dataset_info.json", "target_blocks.json", "build_model.py", "train.ini"
@@ -172,8 +184,11 @@ DEFECTS: list[tuple[str, str, Change]] = [
     ("nan", "finite", weights(lambda s: s["lin_edge.bias"].fill_(torch.nan))),
     ("whole numbers", "real", weights(lambda s: s.update({"lin_edge.bias": torch.zeros(28, dtype=torch.int64)}))),
     ("unknown weights", "unknown parameter", weights(lambda s: s.update({"head.weight": torch.zeros(3)}))),
-    ("other e3nn", "e3nn 0.3.5", symbol(-1.0)),
-    ("shape of symbol", "3j", weights(lambda s: s.update({"x._w3j_1_2_2": torch.zeros(3)}))),
+    ("no e3nn", "no version of e3nn", symbol(-1.0, 1, 1, 2)),
+    ("two e3nn", "several versions", lambda f: [symbol(sign, 1, l, l)(f) for sign, l in ((1, 2), (-1, 3))]),
+    ("any e3nn", "version of e3nn", symbol(1.0, 1, 1, 2, function="left_right")),
+    ("shape of symbol", "3j", weights(lambda s: s.update({"x._compiled_main_out._w3j_1_2_2": torch.zeros(3)}))),
+    ("zero symbol", "no version of e3nn", symbol(0.0, 1, 1, 2)),
     ("uneven", "basis", weights(lambda s: s["basis.offsets"].square_())),
     ("no gaussians", "basis", weights(lambda s: s.pop("basis.width"))),
     ("no info", INFO, lambda f: (f / "src" / INFO).unlink()),
@@ -191,6 +206,7 @@ DEFECTS: list[tuple[str, str, Change]] = [
     ("elements of targets", TARGETS, edited(TARGETS, lambda e: [{"6 83": [0, 0]}, *e])),
     ("no options", INI, lambda f: [(f / "src" / name).unlink() for name in (INI, BUILD)]),
     ("other options", "different networks", option("[network]\nirreps_mid = 4x0e+3x1o+3x2e")),
+    ("more from nodes", "build_model.py; add it", option("[network]\nirreps_mid = 4x0e+3x2e")),
     ("nonsense", INI, option("[network]\nirreps_mid = some")),
     ("unknown option", "unknown option", option("[network]\nirreps_post = 3x0e")),
     ("parity", "ignore_parity", option("[network]\nignore_parity = True", derived=False)),
