@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
         "irreps": metadata["config"]["stage1"]["irreps"],
         "blocks": metadata["config"]["stage1"]["n_blocks"],
         "parameters": sum(parameter.numel() for parameter in model.cascade.stage1.parameters()),
+        "e3nn": metadata["provenance"]["e3nn"],
         "gaussian_range_angstrom": metadata["reach"],
         "cutoff_angstrom": None,
     }
@@ -52,6 +53,9 @@ def _summary(result: dict[str, Any]) -> str:
     lines.append(
         f"{result['blocks']} blocks of {result['irreps']}, Gaussians up to {result['gaussian_range_angstrom']:g} A"
     )
+    lines.append(f"Weights of e3nn {result['e3nn']}")
+    if result["e3nn"] == "0.3.5":  # e3nn 0.4.0 counts paths otherwise, and writes the same files
+        lines.append("Files of e3nn 0.4.0 and 0.4.1 look the same; networks that ran there are not read right")
     lines.append(
         "The files carry no cutoff of the pairs: `hybridham predict` takes those of a DeepH folder, or needs --cutoff R"
     )

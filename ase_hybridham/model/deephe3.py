@@ -61,7 +61,7 @@ def import_deephe3(folder: str | Path) -> TrainedModel:
             parameter.copy_(torch.from_numpy(parameters[name]))
         cascade.scale1.log_sigma.zero_()  # outputs are in eV
     cascade.eval().requires_grad_(False)
-    return TrainedModel(cascade, provenance={"imported_from": "DeepH-E3"})
+    return TrainedModel(cascade, provenance={"imported_from": "DeepH-E3", "e3nn": checkpoint.convention.versions})
 
 
 def _config(checkpoint: DeepHE3Checkpoint) -> ModelConfig:

@@ -62,6 +62,11 @@ class Convention:
     table: bool
     element: bool
 
+    @property
+    def versions(self) -> str:
+        """Of e3nn."""
+        return ("0.4.2 to 0.4.4" if self.table else "0.5 or later") if self.element else "0.3.5"
+
     def sign(self, l1: int, l2: int, l3: int) -> int:
         """Sign of a 3j symbol against ours."""
         return -1 if self.table and _is_flipped(l1, l2, l3) else 1

@@ -127,6 +127,20 @@ def test_imported_network_is_the_program(golden: Path, name: str) -> None:
         assert_same_blocks([found.blocks[place[row]] for row in rows], [file[f"blocks/{row}"][:] for row in rows])
 
 
+def test_network_of_a_later_e3nn_is_the_program(golden: Path) -> None:
+    folder = golden / "deephe3/spin_e3nn044"
+    model = import_deephe3(folder / "checkpoint")
+    assert model.provenance["e3nn"] == "0.4.2 to 0.4.4"
+    with h5py.File(folder / "expected.h5") as file:
+        keys = file["pairs"][:].astype(int)
+        atoms = Atoms(file["atomic_numbers"][:], file["positions"][:], cell=file["lattice"][:], pbc=True)
+        pairs, place = PairList.sorted_from_indices(atoms, keys[:, 3] - 1, keys[:, 4] - 1, keys[:, :3])
+        h = model.predict(atoms, pairs, hermitian=False)
+        assert_same_blocks(
+            [h.block(row) for row in place], [file[f"blocks/{row}"][:] for row in range(len(keys))], 1e-12
+        )
+
+
 @pytest.mark.parametrize("name", ["case1_C_spinless", "case2_MoS2_spinless", "case3_Bi_soc", "case4_C_default"])
 def test_full_recordings_agree(reference_data: Path, name: str) -> None:
     folder = reference_data.parent / "golden/deephe3" / name

@@ -1,4 +1,7 @@
-"""Makes `expected.h5` of a full recording: python reduce.py RECORDING OUT (folder with golden.h5, and the file)."""
+"""Makes `expected.h5` of a recording: python reduce.py RECORDING OUT (folder, and the file).
+
+RECORDING has checkpoint/ and structure/, and golden.h5 where features were recorded too.
+"""
 
 import json
 import sys
@@ -15,6 +18,8 @@ N_HOPPINGS = 10
 def main(recording: Path, out: Path) -> None:
     info = json.loads((recording / "checkpoint/src/dataset_info.json").read_text())
     degrees = dict(zip(info["index_to_Z"], info["orbital_types"], strict=True))
+    if not (recording / "golden.h5").is_file():
+        return blocks_alone(recording / "structure", out, degrees, info["spinful"])
     with (
         h5py.File(recording / "golden.h5") as full,
         h5py.File(recording / "structure/hamiltonians_pred.h5") as blocks,
@@ -34,6 +39,18 @@ def main(recording: Path, out: Path) -> None:
         for row in rows.tolist():
             i, j = (order(degrees[numbers[atom - 1]], info["spinful"]) for atom in keys[row, 3:])
             small[f"blocks/{row}"] = blocks[str(keys[row].tolist())][:][np.ix_(i, j)]
+
+
+def blocks_alone(structure: Path, out: Path, degrees: dict[int, list[int]], spinful: bool) -> None:
+    numbers, positions, lattice = (
+        np.loadtxt(structure / f"{name}.dat") for name in ("element", "site_positions", "lat")
+    )
+    with h5py.File(structure / "hamiltonians_pred.h5") as blocks, h5py.File(out, "w") as small:
+        small["atomic_numbers"], small["positions"], small["lattice"] = numbers.astype(int), positions.T, lattice.T
+        small["pairs"] = np.array([json.loads(key) for key in blocks], dtype=np.int16)
+        for row, (key, block) in enumerate(blocks.items()):
+            i, j = (order(degrees[int(numbers[atom - 1])], spinful) for atom in json.loads(key)[3:])
+            small[f"blocks/{row}"] = block[:][np.ix_(i, j)]
 
 
 def order(degrees: list[int], spinful: bool) -> list[int]:
