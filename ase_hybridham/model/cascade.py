@@ -170,6 +170,10 @@ class Cascade(nn.Module):
         """
         if stage == "mean":
             return self.scale1(graph, *self._zeros(graph))
+        if stage not in (None, "stage1", "hybrid"):
+            raise ValueError(f"stage: expected mean, stage1 or hybrid, got {stage!r}")
+        if stage == "hybrid" and self.stage2 is None:
+            raise ValueError("stage: expected mean or stage1, as this network has no second stage; got 'hybrid'")
         hybrid = self.stage2 is not None and stage != "stage1" and (stage == "hybrid" or self.hybrid)
         output = self.stage1(graph, features=hybrid)
         node, edge = self.scale1(graph, output.node_out, output.edge_out)
@@ -180,7 +184,7 @@ class Cascade(nn.Module):
 
     @torch.no_grad()
     def predict(self, pairs: PairList, stage: Stage | None = None) -> PairBlocks:
-        """The Hamiltonian on a pair list, eV, Hermitian to rounding."""
+        """The Hamiltonian on a pair list, eV; Hermitian to rounding unless the read-out of stage 1 is free."""
         node, edge = self(self.graph(pairs), stage)
         return blocks_from_components(node, edge, pairs, self.vocabulary)
 

@@ -47,10 +47,12 @@ class Stage1Config(_Strict):
     pair_maps: Literal["sum", "separate"] = Field(
         "sum", description="of element i and j; or one for every pair of them"
     )
-    envelope: bool = Field(True, description="messages vanish smoothly where pairs end")
+    envelope: bool = Field(True, description="messages vanish smoothly where pairs end; without, sums are not scaled")
     readout: Literal["hermitian", "free"] = Field("hermitian", description="free: every component, as the net gives it")
-    n_embedding: int | None = Field(None, ge=1, description="scalars of the first features; as in irreps")
-    edge_reach: float | None = Field(None, gt=0, description="range of the first pair features, angstrom; the cutoff")
+    n_embedding: int | None = Field(None, ge=2, description="scalars of the first features; as in irreps")
+    edge_reach: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="range of the first pair features, angstrom; the cutoff"
+    )
     block_irreps: tuple[tuple[str, str], ...] | None = Field(
         None, description="of nodes and pairs after every block; as irreps"
     )
@@ -58,6 +60,10 @@ class Stage1Config(_Strict):
     @model_validator(mode="after")
     def _irreps(self) -> "Stage1Config":
         free = self.readout == "free"
+        if (self.n_embedding or self.layout.n_scalars) < 2:
+            raise ValueError(
+                f"irreps {self.irreps!r}: expected at least two scalars, which stand for the distance first"
+            )
         if self.block_irreps is not None and (len(self.block_irreps) != self.n_blocks or not free):
             raise ValueError("block_irreps: expected one pair of irreps per block, of a net with a free read-out")
         for layout in [parse_irreps(self.irreps), *(layout for pair in self.layouts for layout in pair)]:

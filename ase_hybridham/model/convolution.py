@@ -1,23 +1,21 @@
 """DeepH-E3's convolution evaluated in the frame of every edge.
 
 In its own frame an edge has only the m = 0 harmonics, and the tensor product with them is one
-matrix per |m| (Passaro & Zitnick 2023; `product_matrices` has the exact relation to tensor-product
-weights). Gate and radial weight act on channels and are the same in any frame.
+matrix per |m| (Passaro & Zitnick 2023). Gate and radial weight act on channels and are the same in
+any frame.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ase_hybridham.model.layout import FeatureLayout
 from ase_hybridham.model.linear import DegreeLinear, OrderLinear, use_plain
-from ase_hybridham.symmetry import polar_coupling
 
-__all__ = ["Convolution", "GaussianBasis", "RadialNetwork", "product_matrices", "smooth_envelope"]
+__all__ = ["Convolution", "GaussianBasis", "RadialNetwork", "smooth_envelope"]
 
 # e3nn's constants: activations times these have second moment 1 under a normal distribution.
 SILU_SCALE = 1.6791767923989418
@@ -141,6 +139,7 @@ class _Gated(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (rows, weight, which), gate, d_out = ctx.saved_tensors, ctx.gate, grads[0].contiguous()
         s, n = gate.n_scalars, gate.n_first
@@ -264,59 +263,3 @@ class Convolution(nn.Module):
     def onsites(self, node: Tensor, onsite: Tensor) -> Tensor:
         """The same of on-site pairs in the lab, (N, size)."""
         return self.onsite_gate(self.onsite([node, onsite]), self.onsite_weight * self.onsite_gate.scale)
-
-
-def product_matrices(
-    multiplicities: Sequence[int],
-    out: Sequence[int],
-    weights: Mapping[tuple[int, int, int], NDArray],
-    *,
-    unnatural_out: Sequence[int] = (),
-    n_inputs: int = 3,
-) -> list[NDArray]:
-    """Matrices per m that equal e3nn's tensor product with the harmonics of the edge.
-
-    A_m[l1 u, l3 w] = alpha sum_l2 sqrt(2 l2+1) c(l1, l2, l3; m) W_l2[u, w], with alpha^2 = (2 l3+1) / (sum of
-    the multiplicities of all paths into l3): e3nn's normalization since 0.4.4 ("element").
-
-    Parameters
-    ----------
-    multiplicities, out : sequences of int
-        Of the natural irreps of one input and of the output.
-    weights : mapping
-        (l1, l2, l3) -> array, shape (n_inputs, multiplicities[l1], channels of l3); an odd sum leads to an
-        unnatural l3.
-    unnatural_out : sequence of int
-        Multiplicities of the unnatural irreps of the output, by l.
-
-    Returns
-    -------
-    list over m of arrays, shape (n_inputs * C_m, N_m)
-        As `OrderLinear` holds them. Outputs are natural, then unnatural channels; the latter are swapped,
-        z(+m) = -y(-m), z(-m) = y(+m), and have no m = 0 component, which the product does not reach.
-    """
-    columns = [(l3, 0, mul) for l3, mul in enumerate(out)] + [(l3, 1, mul) for l3, mul in enumerate(unnatural_out)]
-    fan_in = dict.fromkeys(((l3, parity) for l3, parity, _ in columns), 0)
-    for l1, l2, l3 in weights:
-        fan_in[l3, (l1 + l2 + l3) % 2] += n_inputs * multiplicities[l1]
-    matrices = []
-    for m in range(min(len(multiplicities), max(len(out), len(unnatural_out)))):
-        present = [(l3, parity, mul) for l3, parity, mul in columns if l3 >= m and (m or not parity)]
-        rows = []
-        for n in range(n_inputs):
-            blocks = {
-                (l1, l3, parity): np.zeros((multiplicities[l1], mul))
-                for l1 in range(m, len(multiplicities))
-                for l3, parity, mul in present
-            }
-            for (l1, l2, l3), weight in weights.items():
-                key = (l1, l3, (l1 + l2 + l3) % 2)
-                if key in blocks:
-                    alpha = np.sqrt((2 * l3 + 1) / fan_in[key[1:]])
-                    blocks[key] += alpha * np.sqrt(2 * l2 + 1) * polar_coupling(l1, l2, l3)[m] * weight[n]
-            rows += [
-                np.concatenate([blocks[l1, l3, parity] for l3, parity, _ in present], axis=1)
-                for l1 in range(m, len(multiplicities))
-            ]
-        matrices.append(np.concatenate(rows))
-    return matrices

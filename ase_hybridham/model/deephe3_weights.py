@@ -196,7 +196,7 @@ def read_weights(path: Path) -> dict[str, NDArray[np.float64]]:
             f"{path}: damaged, or holds more than tensors and plain types, which is never executed; save its "
             "state_dict alone"
         ) from None
-    except (OSError, EOFError, RuntimeError, ValueError, TypeError, KeyError, zlib.error) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, zlib.error) as error:
         reason = " ".join(str(error).split())[:120]
         raise CheckpointError(f"{path}: not a file of torch.save ({reason}); copy it again") from None
     entries = loaded.get("state_dict") if isinstance(loaded, Mapping) else None

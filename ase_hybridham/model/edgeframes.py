@@ -83,7 +83,7 @@ class EdgeFrames:
             for part in self.parts:
                 out[part.edges] = part.frames.into(nodes[part.nodes], layout)
             return out
-        return self._into(nodes, layout) if use_plain() else _Into.apply(nodes, self, layout)
+        return self._into(nodes, layout) if self._plain() else _Into.apply(nodes, self, layout)
 
     def sum_out(self, messages: Tensor, layout: FeatureLayout) -> Tensor:
         """Sum over the edges of every atom of messages turned back to the lab, (E, size) -> (N, size).
@@ -94,7 +94,11 @@ class EdgeFrames:
             split = messages.split([part.edges.stop - part.edges.start for part in self.parts])
             both = zip(self.parts, split, strict=True)
             return torch.cat([part.frames.sum_out(rows, layout) for part, rows in both])
-        return self._sum_out(messages, layout) if use_plain() else _SumOut.apply(messages, self, layout)
+        return self._sum_out(messages, layout) if self._plain() else _SumOut.apply(messages, self, layout)
+
+    def _plain(self) -> bool:
+        """The hand-written derivatives take the frames as given."""
+        return use_plain() or any(alignment.requires_grad for alignment in self.by_edge)
 
     def reversed(self, rows: Tensor) -> Tensor:
         """Rows of the reverse edges, (E, size) -> (E, size)."""

@@ -2,7 +2,8 @@
 
 Edge features stay in the frame of their edge from the first to the last layer; node features turn
 in and out. On-site pairs live in the lab frame. Outputs are direct-sum components in the frame of the
-edge, in units of the target's scale, and obey hermiticity and the selection rule by construction.
+edge, in units of the target's scale, and obey hermiticity and the selection rule by construction (but for
+`readout: free`, which is for networks of other programs).
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from ase_hybridham.model.graph import PairGraph
 from ase_hybridham.model.layout import FeatureLayout
 from ase_hybridham.model.linear import DegreeLinear, OrderLinear, RowTypes, Typed, row_types
 from ase_hybridham.model.norm import GraphNorm, LocalNorm
-from ase_hybridham.model.readout import HermitianReadout
+from ase_hybridham.model.readout import Readout
 from ase_hybridham.model.vocabulary import Vocabulary
 
 __all__ = ["Stage1", "Stage1Output"]
@@ -102,8 +103,6 @@ class _Geometry:
         if self.recompute:
             again = partial(checkpoint, one, use_reentrant=False, preserve_rng_state=False)
             return torch.cat([again(number, *part) for number, part in parts])
-        if torch.is_grad_enabled():
-            return torch.cat([one(number, *part) for number, part in parts])
         out: Tensor | None = None
         for number, part in parts:
             result, chunk = one(number, *part), self.chunks[number]
@@ -140,11 +139,12 @@ class _Turned:
 class _Messages(nn.Module):
     """What node and edge updates share: the convolution with its radial weights."""
 
-    def __init__(self, node: FeatureLayout, edge: FeatureLayout, out: FeatureLayout, c: Stage1Config) -> None:
+    def __init__(
+        self, node: FeatureLayout, edge: FeatureLayout, out: FeatureLayout, c: Stage1Config, *, shortened: bool
+    ) -> None:
         super().__init__()
         self.out = out
-        widths, shortened = (c.n_gaussians, c.radial_width), isinstance(self, _NodeUpdate)
-        self.convolution = Convolution(node, edge, out, *widths, c.gates, shortened=shortened)
+        self.convolution = Convolution(node, edge, out, c.n_gaussians, c.radial_width, c.gates, shortened=shortened)
 
     def hoppings(self, node: Tensor, turned: _Turned, weight: Tensor, geometry: _Geometry) -> Callable[..., Tensor]:
         """Messages of the hoppings of a chunk, as a function of its number and rows."""
@@ -164,7 +164,7 @@ class _NodeUpdate(_Messages):
     def __init__(
         self, node: FeatureLayout, edge: FeatureLayout, out: FeatureLayout, vocabulary: Vocabulary, c: Stage1Config
     ) -> None:
-        super().__init__(node, edge, out, c)
+        super().__init__(node, edge, out, c, shortened=True)
         muls, n_species = out.multiplicities, vocabulary.n_species
         self.post = DegreeLinear([out], muls)
         self.own = Typed([DegreeLinear([node], muls, bias=False) for _ in range(n_species)])
@@ -192,7 +192,7 @@ class _EdgeUpdate(_Messages):
     def __init__(
         self, node: FeatureLayout, edge: FeatureLayout, out: FeatureLayout, vocabulary: Vocabulary, c: Stage1Config
     ) -> None:
-        super().__init__(node, edge, out, c)
+        super().__init__(node, edge, out, c, shortened=False)
         counts, muls = out.counts, out.multiplicities
         n_species, n_pairs = vocabulary.n_species, vocabulary.n_pairs
         self.joined = n_species == 1  # one map of both rows
@@ -288,7 +288,7 @@ class Stage1(nn.Module):
             self.edge_updates.append(_EdgeUpdate(new_node, edge, new_edge, vocabulary, config))
             node, edge = new_node, new_edge
         onsite = [vocabulary.targets[vocabulary.onsite_pair(s)] for s in range(vocabulary.n_species)]
-        self.readout = HermitianReadout(
+        self.readout = Readout(
             vocabulary,
             [DegreeLinear([edge], t.onsite_multiplicities, scale=0.3) for t in onsite],
             [OrderLinear([edge], t.counts, scale=0.3) for t in vocabulary.targets],

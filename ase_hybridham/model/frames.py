@@ -18,7 +18,7 @@ from ase_hybridham.model.equivariant import Stage1Output
 from ase_hybridham.model.graph import PairGraph, turn_components
 from ase_hybridham.model.layout import Components, FeatureLayout
 from ase_hybridham.model.linear import DegreeLinear, OrderLinear, RowTypes, by_type, row_types
-from ase_hybridham.model.readout import HermitianReadout
+from ase_hybridham.model.readout import Readout
 from ase_hybridham.model.vocabulary import Vocabulary
 from ase_hybridham.symmetry import reverse_sign
 
@@ -245,7 +245,7 @@ class EdgeFrame(Frame):
         self.register_buffer("partner_sign", torch.tensor(sign, dtype=torch.float64), persistent=False)
         width, channels = 2 * config.width, config.readout_channels
         onsite = [vocabulary.targets[vocabulary.onsite_pair(s)] for s in range(vocabulary.n_species)]
-        self.readout = HermitianReadout(
+        self.readout = Readout(
             vocabulary,
             [_node_map(layout, t.natural_multiplicities, width, channels) for t in onsite],
             [_edge_map(layout, t.counts, width, channels) for t in vocabulary.targets],
@@ -291,7 +291,7 @@ class GlobalFrame(Frame):
         self.edge_inputs = [layout.size] * (n - 1) + [layout.size + vocabulary.size]
         self.onsite_inputs = list(self.edge_inputs)
         width = 2 * config.width
-        self.readout = HermitianReadout(
+        self.readout = Readout(
             vocabulary,
             [_PlainMap(width, vocabulary.size) for _ in range(vocabulary.n_species)],
             [_PlainMap(width, vocabulary.size) for _ in range(vocabulary.n_pairs)],

@@ -7,11 +7,13 @@ that every mode of automatic differentiation knows.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ase_hybridham.model.layout import FeatureLayout
 
@@ -20,23 +22,22 @@ __all__ = ["DegreeLinear", "OrderLinear", "RowTypes", "Typed", "by_type", "plain
 # Rows of each type: (type, indices), or (type, None) if all rows are of one type.
 RowTypes = list[tuple[int, Tensor | None]]
 
-_plain = False
+_plain = ContextVar("plain operations", default=False)
 
 
 @contextmanager
 def plain_operations() -> Iterator[None]:
     """Within, networks run without hand-written derivatives: slower, but open to forward mode."""
-    global _plain
-    before, _plain = _plain, True
+    token = _plain.set(True)
     try:
         yield
     finally:
-        _plain = before
+        _plain.reset(token)
 
 
 def use_plain() -> bool:
     """Whether hand-written derivatives are to be avoided: on request, and where the compiler writes its own."""
-    return _plain or torch.compiler.is_compiling()
+    return torch.compiler.is_compiling() or _plain.get()
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class _SegmentProduct(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         saved, needs, n_weights = ctx.saved_tensors, ctx.needs_input_grad, len(ctx.segments)
         rows, weights, d_out = saved[:-n_weights], saved[-n_weights:], _dense(grads[0])

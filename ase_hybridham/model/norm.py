@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ase_hybridham.model.edgeframes import EdgeFrames
 from ase_hybridham.model.layout import Components, FeatureLayout
@@ -40,7 +41,7 @@ class LocalNorm(nn.Module):
         degree = layout.channel_degree[components.channel]
         average = np.eye(layout.lmax + 1)[degree]
         spread = average.T.copy()
-        average /= average.sum(0)
+        average /= np.maximum(average.sum(0), 1.0)
         average[:, 1:] = 0.5 * (average[:, 1:] + average[:, :1])
         self.register_buffer("average", torch.from_numpy(average), persistent=False)
         self.register_buffer("spread", torch.from_numpy(spread), persistent=False)
@@ -74,6 +75,7 @@ class _Normalize(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (rows, inverse, scale), norm = ctx.saved_tensors, ctx.norm
         d_out, n = grads[0], norm.n_scalars
@@ -161,7 +163,8 @@ class GraphNorm(nn.Module):
     def _scale(self, square: Tensor) -> Tensor:
         """What multiplies the channels of every structure, (n_graphs, n_channels)."""
         s, n = self.layout.n_scalars, self.layout.multiplicities[0]
-        inverse = 1.0 / (torch.sqrt(square) + self.EPS)
+        # pseudoscalars of flat structures vanish, where a root has no derivative
+        inverse = 1.0 / (torch.sqrt(square.clamp(min=torch.finfo(square.dtype).tiny)) + self.EPS)
         others = inverse.new_ones(len(inverse), self.layout.n_channels - n)
         return torch.cat([inverse[:, :1].expand(-1, s), inverse[:, 1:].expand(-1, n - s), others], 1) * self.weight
 

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from ase_hybridham.model.linear import RowTypes, by_type
 from ase_hybridham.model.vocabulary import Vocabulary
 
-__all__ = ["HermitianReadout"]
+__all__ = ["Readout"]
 
 Kind = Literal["node", "edge"]
 
 
-class HermitianReadout(nn.Module):
+class Readout(nn.Module):
     """Maps of features, placed in the direct sum, averaged with the reverse pair (unless `hermitian` is False).
 
     Parameters

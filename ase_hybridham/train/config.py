@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ase_hybridham.model import ModelConfig, Stage1Config, Stage2Config
 
@@ -56,6 +56,12 @@ class TrainConfig(BaseModel):
     model: ModelConfig = ModelConfig()
     phase1: PhaseConfig = PhaseConfig()
     phase2: Phase2Config = Phase2Config()
+
+    @model_validator(mode="after")
+    def _symmetric(self) -> "TrainConfig":
+        if self.model.stage1.readout == "free":
+            raise ValueError("model.stage1.readout: free is for imported networks, H would not be Hermitian")
+        return self
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:

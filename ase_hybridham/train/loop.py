@@ -72,7 +72,9 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
                 **data.provenance,
             },
             "structure": dict(first.provenance),
-            "training": json.loads(config.model_dump_json(by_alias=True, exclude={"data", "output", "device"})),
+            "training": json.loads(
+                config.model_dump_json(by_alias=True, exclude={"data", "output", "device", "edges_per_chunk"})
+            ),
         }
     log.begin(provenance)
     cascade.stage1.edges_per_chunk = config.edges_per_chunk

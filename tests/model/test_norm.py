@@ -135,3 +135,13 @@ class TestGraphNorm:
                         assert abs(float(part.detach().mean())) < 1e-12
                         assert l > 0 or float(part.detach().square().mean()) == pytest.approx(1.0, rel=1e-4)
         assert frames.to_lab(edges + 2.0, self.layout).mean(0).abs().max() > 0.1
+
+    def test_pseudoscalars_that_vanish_have_derivatives(self):
+        """As in flat structures."""
+        norm = GraphNorm(self.layout).double()
+        rows = rows_of(self.layout, 0)
+        rows[:, self.layout.n_scalars : self.layout.multiplicities[0]] = 0.0
+        rows.requires_grad_()
+        out = norm.nodes(rows, torch.zeros_like(rows), torch.zeros(len(rows), dtype=torch.long), 1)
+        (gradient,) = torch.autograd.grad(out.square().sum(), rows)
+        assert torch.isfinite(gradient).all()

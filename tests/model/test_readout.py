@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ase_hybridham.io import read_system
 from ase_hybridham.model import PairGraph, Vocabulary, blocks_from_components
 from ase_hybridham.model.linear import row_types
-from ase_hybridham.model.readout import HermitianReadout
+from ase_hybridham.model.readout import Readout
 from ase_hybridham.system import PairBlocks, PairList
 from tests.model.networks import MIXED, structure
 
@@ -32,7 +32,7 @@ def read_out(options: dict, *, hermitian: bool) -> tuple[PairBlocks, Vocabulary]
     pairs = PairList.from_atoms(structure(MIXED, 1, n_atoms=6), MIXED.cutoffs())
     graph = PairGraph.from_pairs(pairs, vocabulary, vocabulary.lmax, torch.float64)
     onsite = [vocabulary.targets[vocabulary.onsite_pair(s)] for s in range(vocabulary.n_species)]
-    readout = HermitianReadout(
+    readout = Readout(
         vocabulary,
         [Given(int(t.onsite_scatter[0].max()) + 1) for t in onsite],
         [Given(int(t.scatter[0].max()) + 1) for t in vocabulary.targets],
