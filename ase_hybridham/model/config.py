@@ -42,7 +42,7 @@ class Stage1Config(_Strict):
     n_blocks: int = Field(3, ge=1, description="node and edge updates")
     n_gaussians: int = Field(128, ge=2, description="radial basis of the weights, over the cutoff")
     radial_width: int = Field(64, ge=1, description="hidden width of the radial network")
-    gates: Literal["order", "channel"] = Field("order", description="one per order of a channel, or one per channel")
+    gates: Literal["channel", "order"] = Field("channel", description="one per channel, or one per order of a channel")
     norm: Literal["local", "graph"] = Field("local", description="graph: DeepH-E3's, over the whole structure")
     pair_maps: Literal["sum", "separate"] = Field(
         "sum", description="of element i and j; or one for every pair of them"

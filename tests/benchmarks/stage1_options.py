@@ -18,7 +18,7 @@ from ase_hybridham.train.data import domain_of, graphs_of
 OPTIONS: dict[str, dict[str, object]] = {
     "default": {},
     "norm: graph": {"norm": "graph"},
-    "gates: channel": {"gates": "channel"},
+    "gates: order": {"gates": "order"},
     "envelope: false": {"envelope": False},
     "pair_maps: separate": {"pair_maps": "separate"},
 }
