@@ -11,6 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder", metavar="DIR", type=Path, help="folder that DeepH-E3 trained in: best_model.pkl, src/train.ini, ..."
     )
     parser.add_argument("output", metavar="OUT.hham", type=Path, help="the checkpoint, which must not be there yet")
+    parser.add_argument(
+        "--e3nn", metavar="VERSION", help="that the network was trained with; needed for 0.4.0 and 0.4.1 only"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -26,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.output}: already there; choose another name or remove it")
     if not args.folder.is_dir():
         raise ValueError(f"{args.folder}: expected the folder of a DeepH-E3 training")
-    model = import_deephe3(args.folder)
+    model = import_deephe3(args.folder, args.e3nn)
     save_model(args.output, model)
     metadata = read_metadata(args.output)
     result = {
@@ -55,7 +58,7 @@ def _summary(result: dict[str, Any]) -> str:
     )
     lines.append(f"Weights of e3nn {result['e3nn']}")
     if result["e3nn"] == "0.3.5":  # e3nn 0.4.0 counts paths otherwise, and writes the same files
-        lines.append("Files of e3nn 0.4.0 and 0.4.1 look the same; networks that ran there are not read right")
+        lines.append("Files of e3nn 0.4.0 and 0.4.1 look the same; networks that ran there need --e3nn 0.4.1")
     lines.append(
         "The files carry no cutoff of the pairs: `hybridham predict` takes those of a DeepH folder, or needs --cutoff R"
     )

@@ -34,7 +34,7 @@ from ase_hybridham.system import AtomBasis, Basis
 __all__ = ["import_deephe3"]
 
 
-def import_deephe3(folder: str | Path) -> TrainedModel:
+def import_deephe3(folder: str | Path, e3nn: str | None = None) -> TrainedModel:
     """The network of a checkpoint folder of DeepH-E3.
 
     It predicts H of any pair list as DeepH-E3 does: the files know no cutoff of pairs, and H is not made
@@ -42,7 +42,7 @@ def import_deephe3(folder: str | Path) -> TrainedModel:
 
     Parameters
     ----------
-    folder : str or Path
+    folder, e3nn
         As for `read_deephe3`.
 
     Raises
@@ -50,7 +50,7 @@ def import_deephe3(folder: str | Path) -> TrainedModel:
     CheckpointError
         If the folder does not hold a network that is known here.
     """
-    checkpoint = read_deephe3(folder)
+    checkpoint = read_deephe3(folder, e3nn)
     cascade = Cascade(_config(checkpoint), _domain(checkpoint))
     parameters = _parameters(checkpoint, cascade)
     own = dict(cascade.stage1.named_parameters())

@@ -28,6 +28,7 @@ from ase_hybridham.model.deephe3_weights import (
     convention_of,
     gaussian_reach,
     read_weights,
+    stated_convention,
 )
 
 __all__ = ["DeepHE3Checkpoint", "read_deephe3"]
@@ -91,13 +92,15 @@ class DeepHE3Checkpoint:
     convention: Convention
 
 
-def read_deephe3(folder: str | Path) -> DeepHE3Checkpoint:
-    """The network of a checkpoint folder of DeepH-E3 that ran on e3nn 0.3.5, or 0.4.2 to 0.6.
+def read_deephe3(folder: str | Path, e3nn: str | None = None) -> DeepHE3Checkpoint:
+    """The network of a checkpoint folder of DeepH-E3.
 
     Parameters
     ----------
     folder : str or Path
         With best_model.pkl (or model.pkl; .gz of either) and src/.
+    e3nn : str, optional
+        Version that it ran on. The file tells by itself, but for 0.4.0 and 0.4.1, which are taken for 0.3.5.
 
     Raises
     ------
@@ -131,6 +134,8 @@ def read_deephe3(folder: str | Path) -> DeepHE3Checkpoint:
     node_updates, edge_updates = _updates(irreps, n_blocks, len(bases))
     check_weights(path, state, [*node_updates, *edge_updates], len(bases), out)
     convention = convention_of(path, state)
+    if e3nn is not None:
+        convention = stated_convention(path, convention, e3nn)
     if convention is None:
         if spinful or max(map(max, bases.values())) > 1:
             raise CheckpointError(

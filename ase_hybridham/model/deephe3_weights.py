@@ -31,6 +31,7 @@ __all__ = [
     "convention_of",
     "gaussian_reach",
     "read_weights",
+    "stated_convention",
 ]
 
 SCALAR = Irrep("0e")
@@ -65,7 +66,7 @@ class Convention:
     @property
     def versions(self) -> str:
         """Of e3nn."""
-        return ("0.4.2 to 0.4.4" if self.table else "0.5 or later") if self.element else "0.3.5"
+        return ("0.4" if self.table else "0.5 or later") if self.element else "0.3.5"
 
     def sign(self, l1: int, l2: int, l3: int) -> int:
         """Sign of a 3j symbol against ours."""
@@ -294,6 +295,25 @@ def convention_of(path: Path, state: Mapping[str, NDArray]) -> Convention | None
     if not table and True in element:
         return None
     return Convention(table=False not in table, element=True in element)
+
+
+def stated_convention(path: Path, found: Convention | None, version: str) -> Convention:
+    """The convention of a version that somebody names, where the symbols allow it.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no version, or its symbols look otherwise.
+    """
+    if not re.fullmatch(r"\d+\.\d+(\.\d+)?", version):
+        raise CheckpointError(f"e3nn: expected a version like 0.4.1, got {version!r}")
+    numbers = tuple(int(number) for number in version.split("."))
+    wanted = Convention(table=numbers < (0, 5), element=numbers >= (0, 4))
+    # files of 0.4.0 and 0.4.1 look like those of 0.3.5; some look like those of any later version
+    looks = Convention(table=True, element=False) if numbers < (0, 4, 2) else wanted
+    if (looks != found) if found is not None else (numbers < (0, 4, 2)):
+        raise CheckpointError(f"{path}: its 3j symbols are not those of e3nn {version}; leave the version out")
+    return wanted
 
 
 def _sign_of_symbol(path: Path, name: str, values: NDArray, degrees: tuple[int, ...]) -> int:

@@ -351,6 +351,9 @@ def test_imported_networks_predict_what_deephe3_did(command_line: Callable, gold
     status, out, err = command_line("import-deephe3", "trained", "net.hham")
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert "net.hham: already there" in err
+    for version, expected in (("0.4.1", 0), ("0.6.0", 2), ("x", 2)):
+        status, _, err = command_line("import-deephe3", "trained", f"{version}.hham", "--e3nn", version)
+        assert (status, Path(f"{version}.hham").exists()) == (expected, expected == 0), err
 
 
 IMPORT_BAD = {

@@ -130,7 +130,7 @@ def test_imported_network_is_the_program(golden: Path, name: str) -> None:
 def test_network_of_a_later_e3nn_is_the_program(golden: Path) -> None:
     folder = golden / "deephe3/spin_e3nn044"
     model = import_deephe3(folder / "checkpoint")
-    assert model.provenance["e3nn"] == "0.4.2 to 0.4.4"
+    assert model.provenance["e3nn"] == "0.4"
     with h5py.File(folder / "expected.h5") as file:
         keys = file["pairs"][:].astype(int)
         atoms = Atoms(file["atomic_numbers"][:], file["positions"][:], cell=file["lattice"][:], pbc=True)

@@ -169,6 +169,16 @@ def test_symbols_tell_the_version(checkpoint: Path, version: str) -> None:
     for change in changes:
         change(checkpoint)
     assert read_deephe3(checkpoint).convention == Convention(table, element)
+    assert version == "not told" or read_deephe3(checkpoint, version).convention == Convention(table, element)
+
+
+def test_versions_that_look_alike_can_be_stated(checkpoint: Path) -> None:
+    for change in VERSIONS["0.3.5"][0]:
+        change(checkpoint)
+    assert read_deephe3(checkpoint, "0.4.1").convention == Convention(table=True, element=True)
+    for version, message in (("0.4.4", "not those of e3nn 0.4.4"), ("0.6", "not those"), ("new", "a version like")):
+        with pytest.raises(CheckpointError, match=message):
+            read_deephe3(checkpoint, version)
 
 
 INFO, TARGETS, BUILD, INI = "dataset_info.json", "target_blocks.json", "build_model.py", "train.ini"
