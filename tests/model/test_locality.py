@@ -159,7 +159,7 @@ def test_blocks_see_the_receptive_field_only(stage, updates):
     """One bond for each of stage 1's blocks; stage 2, with as many here, knows its first neighbors beforehand."""
     changes = changes_along_chain(network(CHAIN, config("6x0e+4x1o+3x2e", updates)), stage)
     reach = updates if stage == "stage1" else updates + 1
-    assert (changes[: reach + 1] > 1e-8).all()
+    assert (changes[: reach + 1] > 1e-10).all()
     assert (changes[reach + 1 :] < 1e-12).all()
 
 

@@ -23,7 +23,7 @@ OPTIONS = {
         "stage2": {"width": 8, "n_groups": 2, "n_blocks": 1, "n_heads": 2, "n_gaussians": 8, "readout_channels": 4},
     },
     "phase1": {"epochs": 8, "learning_rate": 2e-2, "warmup_steps": 4},
-    "phase2": {"epochs": 8, "learning_rate": 2e-2, "warmup_steps": 4},
+    "phase2": {"epochs": 8, "learning_rate": 3e-2, "warmup_steps": 4},
     "device": "cpu",
 }
 # p x p with a spin couples to degrees up to 3
