@@ -33,17 +33,12 @@ from ase_hybridham.solve import (
 from ase_hybridham.store import names_data_set, read_structure
 from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList
 from ase_hybridham.system.lcao import PotentialReference
-from ase_hybridham.system.pairs import pair_vectors
+from ase_hybridham.system.pairs import outside_of_radii, pair_vectors
 
 __all__ = ["HamiltonianModel", "HybridHamCalculator"]
 
 # A given S belongs to one geometry. Files round positions to 1e-6 angstrom or less; S changes by 1e-4 over this.
 SAME_POSITION = 1e-4  # angstrom
-# The radii of other programs' files are fitted to the pairs there: a pair may be a little longer than two of them,
-# and some pairs within them may be missing.
-LONGER = 0.05  # angstrom
-LACKING = 0.02  # of the pairs within the radii
-SAME_RADIUS = 5e-4  # angstrom; half of the 1e-3 that two radii may differ by
 
 logger = logging.getLogger(__name__)
 
@@ -347,21 +342,11 @@ def _check_range(pairs: PairList, atoms: Atoms, basis: Basis) -> None:
     radii = {z: cutoff for z, cutoff in known.items() if cutoff is not None}
     if len(radii) < len(known):
         return
-    radius = np.array([radii[z] for z in pairs.numbers.tolist()])
-    reach = radius[pairs.i] + radius[pairs.j]
-    p = int(np.argmax(pairs.distances - reach))
-    if pairs.distances[p] > reach[p] + LONGER:
-        i, j = int(pairs.i[p]), int(pairs.j[p])
-        raise OverlapError(
-            f"overlap: pair ({i}, {j}, R={pairs.shifts[p].tolist()}): expected at most {reach[p]:.3f} angstrom for "
-            f"{atoms.symbols[i]}-{atoms.symbols[j]} (trained range), got {pairs.distances[p]:.3f}; "
-            "give S of the basis the model was trained on"
-        )
-    # counted a little inside, where rounded positions cannot decide
-    expected = PairList.from_atoms(atoms, {z: cutoff - SAME_RADIUS for z, cutoff in radii.items()})
-    lacking = int((pairs.find(expected) < 0).sum())
-    if lacking > LACKING * len(expected):
-        logger.warning("overlap: %d of %d pairs within the model's range are missing in S", lacking, len(expected))
+    too_long, missing, expected = outside_of_radii(pairs, atoms, radii)
+    if too_long is not None:
+        raise OverlapError(f"overlap: {too_long}; give S of the basis the model was trained on")
+    if missing:
+        logger.warning("overlap: %d of %d pairs within the model's range are missing in S", missing, expected)
 
 
 def _check_cell(atoms: Atoms) -> None:

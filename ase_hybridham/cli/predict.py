@@ -20,9 +20,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_OUTPUT = {"hdf5": Path("predicted.h5"), "deeph": Path("predicted")}
 LONGEST = 20.0  # angstrom; orbitals of two atoms do not reach that far, and bohr or nanometers are no angstrom
 SHORTEST = 0.1  # angstrom
-LONGER = 0.05  # angstrom beyond the trained range: radii of other programs' files are fitted to the pairs there
-SAME_RADIUS = 5e-4  # angstrom, of rounded radii
-LACKING = 0.02  # of the pairs within the trained range
 ROUNDING = 1e-10  # of the largest element: H that differs from its adjoint by less is Hermitian
 
 
@@ -163,27 +160,18 @@ def _check_distances(pairs: "PairList", radii: dict[int, float], atoms: "Atoms")
     import numpy as np
 
     from ase_hybridham.errors import CheckpointError
-    from ase_hybridham.system import PairList
+    from ase_hybridham.system.pairs import outside_of_radii
 
     if pairs.distances[pairs.hopping].min(initial=np.inf) < SHORTEST:
         i, j = (int(end[pairs.hopping][np.argmin(pairs.distances[pairs.hopping])]) for end in (pairs.i, pairs.j))
         raise CheckpointError(f"atoms {i} and {j} lie on each other; check positions and cell")
     if set(radii) != set(pairs.numbers.tolist()):
         return
-    radius = np.array([radii[z] for z in pairs.numbers.tolist()])
-    reach = radius[pairs.i] + radius[pairs.j]
-    p = int(np.argmax(pairs.distances - reach))
-    if pairs.distances[p] > reach[p] + LONGER:
-        i, j = int(pairs.i[p]), int(pairs.j[p])
-        raise CheckpointError(
-            f"pair ({i}, {j}, R={pairs.shifts[p].tolist()}): expected at most {reach[p]:.3f} angstrom for "
-            f"{atoms.symbols[i]}-{atoms.symbols[j]} (trained range), got {pairs.distances[p]:.3f}; "
-            "leave --cutoff out or lower it"
-        )
-    expected = PairList.from_atoms(atoms, {z: max(r - SAME_RADIUS, r / 2) for z, r in radii.items()})
-    missing = int((pairs.find(expected) < 0).sum())
-    if missing > LACKING * len(expected):
-        logger.warning("%d of the %d pairs the model was trained with are missing here", missing, len(expected))
+    too_long, missing, expected = outside_of_radii(pairs, atoms, radii)
+    if too_long is not None:
+        raise CheckpointError(f"{too_long}; leave --cutoff out or lower it")
+    if missing:
+        logger.warning("%d of the %d pairs the model was trained with are missing here", missing, expected)
 
 
 def _system(

@@ -15,7 +15,7 @@ from ase.geometry import complete_cell
 from numpy.typing import ArrayLike, NDArray
 from vesin import NeighborList
 
-__all__ = ["PairList"]
+__all__ = ["PairList", "outside_of_radii", "pair_vectors"]
 
 # A pair at exactly the cutoff must not be there in one direction only because of rounding.
 CUTOFF_MARGIN = 1e-9
@@ -24,6 +24,11 @@ CUTOFF_MARGIN = 1e-9
 LARGEST_CUTOFF = 1e3
 FARTHEST_ATOM = 1e5
 MOST_IMAGES = 1e6
+# The radii of other programs' files are fitted to the pairs there: a pair may be a little longer than two of them,
+# and some pairs within them may be missing.
+LONGER = 0.05  # angstrom
+LACKING = 0.02  # of the pairs within the radii
+SAME_RADIUS = 5e-4  # angstrom; half of the 1e-3 that two radii may differ by
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +202,40 @@ def pair_vectors(atoms: Atoms, i: NDArray, j: NDArray, shifts: NDArray) -> NDArr
     """r_j + R.A - r_i in angstrom, shape (n_pairs, 3)."""
     positions = atoms.get_positions()
     return positions[j] - positions[i] + shifts @ atoms.cell.array
+
+
+def outside_of_radii(pairs: PairList, atoms: Atoms, radii: Mapping[int, float]) -> tuple[str | None, int, int]:
+    """How a pair list differs from all pairs within orbital radii.
+
+    Parameters
+    ----------
+    pairs : PairList
+    atoms : ase.Atoms
+        Whose pairs they are.
+    radii : mapping
+        Atomic number -> radius in angstrom, of every element of the atoms.
+
+    Returns
+    -------
+    too_long : str or None
+        The pair that exceeds its radii most, in words, if by more than 0.05 angstrom: radii are fitted to pairs.
+    n_missing, n_expected : int
+        Pairs within the radii that the list lacks, and all of them; counted a little inside, where rounded positions
+        cannot decide. 0 missing unless they are more than 2 %.
+    """
+    radius = np.array([radii[z] for z in pairs.numbers.tolist()])
+    reach = radius[pairs.i] + radius[pairs.j]
+    p = int(np.argmax(pairs.distances - reach))
+    too_long = None
+    if pairs.distances[p] > reach[p] + LONGER:
+        i, j = int(pairs.i[p]), int(pairs.j[p])
+        too_long = (
+            f"pair ({i}, {j}, R={pairs.shifts[p].tolist()}): expected at most {reach[p]:.3f} angstrom for "
+            f"{atoms.symbols[i]}-{atoms.symbols[j]} (trained range), got {pairs.distances[p]:.3f}"
+        )
+    expected = PairList.from_atoms(atoms, {z: max(r - SAME_RADIUS, r / 2) for z, r in radii.items()})
+    missing = int((pairs.find(expected) < 0).sum())
+    return too_long, missing if missing > LACKING * len(expected) else 0, len(expected)
 
 
 def _keys(pairs: PairList) -> NDArray[np.int64]:
