@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io import format_of, holds_blocks, read_deeph_atoms, read_system
+from ase_hybridham.io import format_of, read_system
 from ase_hybridham.solve import with_electrons
 from ase_hybridham.store import names_data_set, read_structure
 from ase_hybridham.system import LCAOSystem
@@ -84,8 +84,8 @@ def load_structure(source: str | Path) -> tuple[Atoms, LCAOSystem | None]:
         system = read_structure(source)
         return system.atoms.copy(), system
     known = format_of(source)
-    if known is not None and known.name == "deeph" and not holds_blocks(source):
-        return read_deeph_atoms(source), None
+    if known is not None and known.read_atoms and known.holds_blocks and not known.holds_blocks(Path(source)):
+        return known.read_atoms(Path(source)), None
     if known is not None:
         system = known.read(Path(source))
         return system.atoms.copy(), system

@@ -19,17 +19,25 @@ import h5py
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
+from ase.symbols import Symbols
 from numpy.typing import NDArray
 
 from ase_hybridham.errors import FormatError
+from ase_hybridham.io.assemble import (
+    FARTHEST_CELL,
+    block_name,
+    blocks_from_pairs,
+    periodic_axes,
+    sorted_pairs,
+    with_fitted_radii,
+)
 from ase_hybridham.io.format import Format
-from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList, convert_orbitals, orbital_order
+from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, orbital_order
 
 __all__ = ["FORMAT", "check_new_folder", "holds_blocks", "read_deeph", "read_deeph_atoms", "write_deeph"]
 
 HAMILTONIAN, PREDICTION, OVERLAP = "hamiltonians.h5", "hamiltonians_pred.h5", "overlaps.h5"
 BLOCKS = (HAMILTONIAN, PREDICTION, OVERLAP)
-CUTOFF_STEP = 1e-3  # angstrom
 SMALLEST_CELL = 1e-8  # angstrom^3
 
 
@@ -70,11 +78,11 @@ def read_deeph(folder: str | Path) -> LCAOSystem:
     if overlap is not None and hamiltonian is not None and not overlap.pairs.same_pairs(hamiltonian.pairs):
         lacking = np.flatnonzero(overlap.pairs.find(hamiltonian.pairs) < 0)
         if len(lacking):
-            name = _key(hamiltonian.pairs, int(lacking[0]))
+            name = block_name(hamiltonian.pairs, int(lacking[0]))
             raise FormatError(f"{folder / OVERLAP}: block {name} is missing, {source} has it")
         hamiltonian = hamiltonian.on_pairs(overlap.pairs)
-    atoms.pbc = known.pairs.shifts.any(axis=0)
-    basis = _with_cutoffs(basis, known.pairs)
+    atoms.pbc = periodic_axes(known.pairs)
+    basis = with_fitted_radii(basis, known.pairs)
     return LCAOSystem(
         atoms,
         () if hamiltonian is None else (PairBlocks(known.pairs, basis, hamiltonian.values, spinor),),
@@ -166,7 +174,15 @@ def _sniff(path: Path) -> bool:
     return path.is_dir() and any((path / name).is_file() for name in names)
 
 
-FORMAT = Format("deeph", "a folder with orbital_types.dat, lat.dat, hamiltonians.h5, ...", _sniff, read_deeph)
+FORMAT = Format(
+    "deeph",
+    "a folder with orbital_types.dat, lat.dat, hamiltonians.h5, ...",
+    _sniff,
+    read_deeph,
+    read_deeph_atoms,
+    holds_blocks,
+    write_deeph,
+)
 
 
 # -- text files
@@ -247,34 +263,25 @@ def _by(table: NDArray) -> str:
 
 def _blocks(path: Path, atoms: Atoms, basis: Basis, *, spinor: bool) -> PairBlocks:
     """The blocks of one HDF5 file in our orbital order."""
+    sizes = basis.sizes(atoms.numbers) * (2 if spinor else 1)
     try:
         with h5py.File(path) as file:
             keys = list(file)
-            i, j, shifts = _parse_keys(path, keys, len(atoms))
-            try:
-                pairs, position = PairList.sorted_from_indices(atoms, i, j, shifts)
-            except ValueError as error:
-                raise FormatError(f"{path}: atoms counted from 0: {error}") from None
-            if len(pairs) != len(keys):
-                atom = int(np.setdiff1d(np.arange(len(atoms)), position)[0]) + 1
-                raise FormatError(f"{path}: block [0, 0, 0, {atom}, {atom}] (on-site) is missing")
-            blocks = PairBlocks.zeros(pairs, basis, spinor=spinor, dtype=complex if spinor else float)
-            for key, p in zip(keys, position.tolist(), strict=True):
-                _read_block(path, file, key, blocks, p)
+            table = _parse_keys(path, keys, len(atoms))
+            pairs, position = sorted_pairs(path, atoms, table)
+            shapes = np.column_stack([sizes[table[:, 3]], sizes[table[:, 4]]])
+            ends = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+            values = np.empty(ends[-1], dtype=complex if spinor else float)
+            for p, key in enumerate(keys):
+                out = values[ends[p] : ends[p + 1]].reshape(shapes[p])
+                _read_block(path, file, key, out, spinor, atoms.symbols[table[p, 3:]])
     except (OSError, RuntimeError) as error:
         raise FormatError(f"{path}: not a complete HDF5 file ({error})") from error
-    broken = np.flatnonzero(~np.isfinite(blocks.values))
-    if len(broken):
-        p = int(np.searchsorted(blocks.offsets, broken[0], side="right")) - 1
-        raise FormatError(f"{path}: block {_key(pairs, p)}: expected finite numbers, got inf or nan")
-    for (a, b), rows, stack in blocks.groups():
-        ours = convert_orbitals(stack, "deeph", basis[a].degrees, basis[b].degrees, spinor=spinor)
-        blocks.values[blocks.index(rows)] = ours
-    return blocks
+    return blocks_from_pairs(path, pairs, position, basis, values, "deeph", spinor=spinor)
 
 
-def _parse_keys(path: Path, keys: list[str], n_atoms: int) -> tuple[NDArray, NDArray, NDArray]:
-    """i, j (from 0) and R of every key."""
+def _parse_keys(path: Path, keys: list[str], n_atoms: int) -> NDArray[np.int64]:
+    """R1, R2, R3, i, j (from 0) of every key."""
     for key in keys:
         try:
             numbers = json.loads(key)
@@ -282,62 +289,33 @@ def _parse_keys(path: Path, keys: list[str], n_atoms: int) -> tuple[NDArray, NDA
             numbers = None
         if not (isinstance(numbers, list) and len(numbers) == 5 and all(type(n) is int for n in numbers)):
             raise FormatError(f'{path}: dataset {key!r}: expected a name like "[0, 0, -1, 1, 2]"')
-        if not (min(numbers[3:]) >= 1 and max(numbers[3:]) <= n_atoms and max(map(abs, numbers[:3])) < 10**6):
+        if not (min(numbers[3:]) >= 1 and max(numbers[3:]) <= n_atoms and max(map(abs, numbers[:3])) < FARTHEST_CELL):
             raise FormatError(f"{path}: block {key}: expected atoms 1 to {n_atoms} and a cell within reach")
     table = np.array([json.loads(key) for key in keys], dtype=np.int64).reshape(-1, 5)
-    return table[:, 3] - 1, table[:, 4] - 1, table[:, :3]
+    table[:, 3:] -= 1
+    return table
 
 
-def _read_block(path: Path, file: h5py.File, key: str, blocks: PairBlocks, p: int) -> None:
+def _read_block(path: Path, file: h5py.File, key: str, out: NDArray, spinor: bool, symbols: Symbols) -> None:
     """Read one dataset into its place; h5py's low-level calls take a third of the time of ``file[key][()]``."""
     try:
         dataset = h5py.h5d.open(file.id, key.encode())
     except (KeyError, ValueError) as error:
         raise FormatError(f"{path}: block {key}: not a readable dataset ({error})") from None
-    if dataset.shape != blocks.shape(p):
-        i, j = (chemical_symbols[blocks.pairs.numbers[atom]] for atom in (blocks.pairs.i[p], blocks.pairs.j[p]))
+    if dataset.shape != out.shape:
         found = " x ".join(map(str, dataset.shape or ())) or "no table"
-        expected = f"{_by(blocks.block(p))} for {i}-{j}{', spinful' * blocks.spinor}"
+        expected = f"{_by(out)} for {'-'.join(symbols)}{', spinful' * spinor}"
         raise FormatError(
             f"{path}: block {key}: expected {expected}, got {found}; check orbital_types.dat and isspinful in info.json"
         )
-    if dataset.dtype.kind not in ("fc" if blocks.spinor else "f"):
+    if dataset.dtype.kind not in ("fc" if spinor else "f"):
         raise FormatError(
-            f"{path}: block {key}: expected {'complex' if blocks.spinor else 'real'} numbers, got {dataset.dtype}"
+            f"{path}: block {key}: expected {'complex' if spinor else 'real'} numbers, got {dataset.dtype}"
         )
-    if dataset.dtype.kind == "f" and blocks.spinor:
-        blocks.block(p)[:] = file[key][()]
+    if dataset.dtype.kind == "f" and spinor:
+        out[:] = file[key][()]
     else:
-        dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, blocks.block(p))
-
-
-def _key(pairs: PairList, p: int) -> str:
-    return str([*pairs.shifts[p].tolist(), int(pairs.i[p]) + 1, int(pairs.j[p]) + 1])
-
-
-def _with_cutoffs(basis: Basis, pairs: PairList) -> Basis:
-    """The basis with the smallest radii that allow all pairs: |d| <= rc_i + rc_j.
-
-    Half the longest distance between atoms of one element; what is lacking for two elements goes to the one whose
-    radius is smaller, since the other's is borne out by its own pairs. An element whose atoms have no pair at all
-    keeps no radius.
-    """
-    longest = {elements: float(pairs.distances[rows].max()) for elements, rows in pairs.element_groups.items()}
-    radius = {z: 0.5 * longest.get((z, z), 0.0) for z in basis.numbers}
-    for (a, b), distance in sorted(longest.items(), key=lambda item: -item[1]):
-        lack = distance - radius[a] - radius[b]
-        if lack > 0:
-            small, large = sorted((a, b), key=lambda z: radius[z])
-            alone = min(lack, radius[large] - radius[small])
-            radius[small] += alone
-            radius[a] += 0.5 * (lack - alone)
-            radius[b] += 0.5 * (lack - alone)
-    return _replaced(basis, {z: math.ceil(r / CUTOFF_STEP) * CUTOFF_STEP for z, r in radius.items()})
-
-
-def _replaced(basis: Basis, radius: Mapping[int, float]) -> Basis:
-    atoms = (AtomBasis(basis[z].symbol, basis[z].shells, cutoff=radius[z] or None) for z in basis.numbers)
-    return Basis.of(*atoms, name=basis.name, orthogonal=basis.orthogonal)
+        dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, out)
 
 
 # -- writing
@@ -372,7 +350,7 @@ def _write_blocks(path: Path, blocks: PairBlocks) -> None:
     ordered = blocks.with_values(values)
     with h5py.File(path, "w") as file:
         for p in range(len(blocks.pairs)):
-            file.create_dataset(_key(blocks.pairs, p), data=ordered.block(p))
+            file.create_dataset(block_name(blocks.pairs, p), data=ordered.block(p))
 
 
 def _places(atom: AtomBasis, spinor: bool) -> NDArray[np.int64]:

@@ -1,8 +1,10 @@
-"""What a reader tells the registry about its format."""
+"""What a format tells the registry: how its files are recognised, read and written."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from ase import Atoms
 
 from ase_hybridham.system import LCAOSystem
 
@@ -23,9 +25,18 @@ class Format:
         Whether an existing path looks like this format, even if parts are missing; reads next to nothing.
     read : callable
         The system at a path; raises FormatError.
+    read_atoms : callable, optional
+        The atoms alone, where a structure may lack all blocks (a folder made for a prediction).
+    holds_blocks : callable, optional
+        Whether a path has H or S, where it may lack both.
+    write : callable, optional
+        ``write(system, path, predicted=...)``: what `read` gives back; `predicted` says that a network made H.
     """
 
     name: str
     description: str
     sniff: Callable[[Path], bool]
     read: Callable[[Path], LCAOSystem]
+    read_atoms: Callable[[Path], Atoms] | None = None
+    holds_blocks: Callable[[Path], bool] | None = None
+    write: Callable[..., None] | None = None
