@@ -1,0 +1,130 @@
+"""How far S is from two-center integrals of the orbitals and positions that come with it.
+
+A two-center integral between shells l1 and l2 is sum_L x_L C_L Y_L(d), l1 + l2 + L even: in the direct sum of a
+block, part L is a multiple of the harmonics of the bond vector d, and the parts with an odd sum vanish. What is
+left over is round-off if orbital order, signs, lattice and R are right, and a tenth to a third of the block if one
+is wrong. No radial functions are needed. One sign for a whole shell, and an exchange of shells of equal l, do not
+show.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_hybridham.symmetry import DirectSum, spherical_harmonics
+from ase_hybridham.system import PairBlocks
+
+__all__ = ["Bonds", "strongest_bonds"]
+
+BONDS = 24  # of each atom, those with the largest S
+LEAST_BOND = 1e-6  # of the largest block: what is smaller is rounding
+MOST_NUMBERS = 2**23  # matrix elements that are looked at, at most
+
+
+@dataclass(frozen=True, eq=False)
+class Bonds:
+    """Blocks of one element pair with the vectors they should be two-center integrals of.
+
+    Parameters
+    ----------
+    rows : array of int, shape (n_bonds,)
+        Places in the pair list.
+    blocks : array, shape (n_bonds, n_i, n_j)
+    vectors : array, shape (n_bonds, 3)
+        Angstrom.
+    table : DirectSum
+        Of the shells of the two elements.
+    elements : tuple of int
+        Atomic numbers.
+    """
+
+    rows: NDArray[np.int64]
+    blocks: NDArray
+    vectors: NDArray[np.float64]
+    table: DirectSum
+    elements: tuple[int, int]
+
+    @cached_property
+    def directed(self) -> NDArray[np.bool_]:
+        """Components that a direction can be wrong for: all but those between two s shells."""
+        parts = self.table.parts
+        return np.array([parts[p].l1 + parts[p].l2 > 0 for p in self.table.part_of])
+
+    def residual(self) -> NDArray[np.float64]:
+        """Components of the blocks that are no two-center integral, shape (n_bonds, size)."""
+        return _residual(self.table, self.table.to_sum(self.blocks), self.vectors)
+
+    def weight(self) -> NDArray[np.float64]:
+        """Norm of each block without its s-s part, shape (n_bonds,)."""
+        return np.linalg.norm(self.table.to_sum(self.blocks)[:, self.directed], axis=1)
+
+    def with_vectors(self, vectors: NDArray) -> "Bonds":
+        """The same blocks on other bond vectors."""
+        return replace(self, vectors=vectors)
+
+    def turned(self, left: NDArray, right: NDArray) -> "Bonds":
+        """The blocks with the orbitals of both elements mixed by matrices: left @ block @ right^T."""
+        return replace(self, blocks=left @ self.blocks @ right.T)
+
+
+def strongest_bonds(blocks: PairBlocks, *, onsite: bool = False) -> list[Bonds]:
+    """The hoppings of each atom with the largest blocks, or the on-site blocks.
+
+    Parameters
+    ----------
+    blocks : PairBlocks
+        An operator without spin.
+    onsite : bool
+        The self pairs instead of the hoppings.
+
+    Returns
+    -------
+    list of Bonds
+        One for each element pair.
+    """
+    pairs = blocks.pairs
+    sizes = blocks.orbitals[pairs.i] * blocks.orbitals[pairs.j]
+    norm = np.sqrt(np.add.reduceat(np.abs(blocks.values) ** 2, blocks.offsets[:-1])) if len(pairs) else np.empty(0)
+    chosen = np.zeros(len(pairs), dtype=bool)
+    if onsite:
+        chosen[pairs.onsite] = True
+    else:
+        order = np.lexsort((-norm, pairs.i))
+        place = np.empty(len(pairs), dtype=np.int64)
+        first = np.searchsorted(pairs.i[order], pairs.i[order])
+        place[order] = np.arange(len(pairs)) - first
+        # the self pair is the strongest of each atom
+        chosen = (place <= BONDS) & (norm > LEAST_BOND * norm.max(initial=0.0))
+        chosen[pairs.onsite] = False
+    if sizes[chosen].sum() > MOST_NUMBERS:
+        keep = np.random.default_rng(0).random(len(pairs)) < MOST_NUMBERS / sizes[chosen].sum()
+        chosen &= keep
+    out = []
+    for (a, b), group in pairs.element_groups.items():
+        rows = group[chosen[group]]
+        if len(rows):
+            table = DirectSum(blocks.basis[a].degrees, blocks.basis[b].degrees)
+            stack = blocks.values[blocks.index(rows)].real.astype(np.float64)
+            out.append(Bonds(rows, stack, pairs.vectors[rows], table, (a, b)))
+    return out
+
+
+def relative_residual(bonds: Sequence[Bonds]) -> float:
+    """Root of sum |residual|^2 / sum |block|^2 over bonds, s-s parts left out; 0 without bonds."""
+    rest = sum(float((b.residual()[:, b.directed] ** 2).sum()) for b in bonds)
+    whole = sum(float((b.weight() ** 2).sum()) for b in bonds)
+    return (rest / whole) ** 0.5 if whole else 0.0
+
+
+def _residual(table: DirectSum, components: NDArray, vectors: NDArray) -> NDArray[np.float64]:
+    out = np.array(components, dtype=np.float64)
+    harmonics = spherical_harmonics(vectors, max(part.L for part in table.parts))
+    for part in table.parts:
+        if part.natural:
+            here = out[:, part.components]
+            Y = harmonics[part.L] / np.sqrt(2 * part.L + 1)
+            here -= np.einsum("nm,nm->n", here, Y)[:, None] * Y
+    return out
