@@ -8,7 +8,7 @@ order at its door; optional packages are imported inside the reader.
 from pathlib import Path
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io import deeph
+from ase_hybridham.io import abacus, deeph
 from ase_hybridham.io.deeph import check_new_folder, holds_blocks, read_deeph, read_deeph_atoms, write_deeph
 from ase_hybridham.io.format import Format
 from ase_hybridham.io.openmx_band import BandReference, read_openmx_band
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 # asked in this order; the first that recognises a path reads it
-FORMATS = (deeph.FORMAT,)
+FORMATS = (deeph.FORMAT, abacus.FORMAT)
 
 
 def formats() -> dict[str, Format]:
