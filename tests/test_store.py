@@ -23,6 +23,7 @@ from ase_hybridham.errors import FormatError
 from ase_hybridham.store import DataSet, append_systems, is_data_set, random_splits, set_splits
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList
 from tests.conftest import random_atoms
+from tests.io.mutations import assert_survives, mutants
 
 
 def random_system(basis: Basis, seed: int, spin: str = "none", n_atoms: int = 4) -> LCAOSystem:
@@ -160,9 +161,9 @@ def test_systems_that_do_not_fit_are_refused_and_the_rest_is_kept(mixed_basis, t
     for name, wrong, message in [
         ("a", good, "already there"),
         ("", good, "already there"),
-        ("b", random_system(mixed_basis, 0, "spinor"), "spin 'spinor'.*holds spin 'none'"),
+        ("b", random_system(mixed_basis, 0, "spinor"), "spin 'spinor'.*holds spin 'none', e.g. structure a; use"),
         ("b", replace(good, hamiltonian=()), "the overlap alone"),
-        ("b", other, "structure b: does not fit .*basis of C"),
+        ("b", other, "structure b: does not fit structure a of .*basis of C"),
     ]:
         new = f"good {message}"
         with pytest.raises(ValueError, match=message):
@@ -385,6 +386,89 @@ def test_damage_is_a_format_error(mixed_basis, tmp_path, case):
         DAMAGE[case](file)
     with pytest.raises(FormatError, match=r"data\.h5"):
         DataSet(path)["a"]
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_damaged_files_are_refused_or_read_as_they_were(mixed_basis, tmp_path, compact):
+    whole, path = tmp_path / "whole.h5", tmp_path / "damaged.h5"
+    systems = {name: random_system(mixed_basis, seed, n_atoms=3) for seed, name in enumerate("ab")}
+    append_systems(whole, systems.items(), compact=compact)
+    set_splits(whole, {"train": ["a"], "val": ["b"]})
+    with DataSet(whole) as data:
+        original, basis = data["b"], data.basis
+
+    def read(path: Path) -> LCAOSystem:
+        with DataSet(path) as data:
+            system = data["b"]
+            assert_same(system, original)  # not one element may differ
+            assert (data.basis, data.splits) == (basis, {"train": ["a"], "val": ["b"]})
+        return system
+
+    refused = 0
+    for damage, content in mutants(whole.read_bytes(), 200, seed=compact, head=4000):
+        path.write_bytes(content)
+        refused += assert_survives(read, damage, path, original)
+    assert 60 < refused < 200
+
+
+@pytest.mark.parametrize("key", ["positions", "hamiltonian", "overlap", "pairs"])
+def test_a_changed_byte_is_noticed(mixed_basis, tmp_path, key):
+    path = tmp_path / "data.h5"
+    append_systems(path, [("a", random_system(mixed_basis, 0, n_atoms=8))])
+    with h5py.File(path) as file:
+        dataset = file[f"structures/a/{key}"]
+        place, size = dataset.id.get_offset(), dataset.id.get_storage_size()
+    content = bytearray(path.read_bytes())
+    content[place + size // 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=f"structure a cannot be read .bytes of {key} have changed"):
+        DataSet(path)["a"]
+    with pytest.raises(FormatError, match="structure a"):
+        DataSet(path).verify("a")
+
+
+def test_files_without_checksums_are_verified_by_their_digest(mixed_basis, tmp_path):
+    path = tmp_path / "data.h5"
+    shutil.copyfile(Path(ase_hybridham.__file__).parent / "data/demo_graphene.h5", path)
+    with DataSet(path) as data:
+        for name in data:
+            data.verify(name)
+        name = data.names[3]
+    with h5py.File(path, "r+") as file:
+        file[f"structures/{name}/positions"][0, 2] += 1e-9
+    data = DataSet(path)
+    assert len(data[name].pairs)
+    with pytest.raises(FormatError, match=f"structure {name} cannot be read .its bytes have changed"):
+        data.verify(name)
+
+
+def test_the_file_tells_units(mixed_basis, tmp_path):
+    path = tmp_path / "data.h5"
+    append_systems(path, [("a", random_system(mixed_basis, 0))])
+    with h5py.File(path) as file:
+        units = {key: dataset.attrs.get("unit") for key, dataset in file["structures/a"].items()}
+    told = {key: unit.decode() if isinstance(unit, bytes) else unit for key, unit in units.items() if unit is not None}
+    assert told == {"cell": "angstrom", "positions": "angstrom", "hamiltonian": "eV", "overlap": "1"}
+
+
+def test_a_head_tells_what_the_system_does(mixed_basis, tmp_path):
+    system = random_system(mixed_basis, 0)
+    append_systems(tmp_path / "data.h5", [("a", system)])
+    append_systems(tmp_path / "data.h5", [("b", system)], compact=True)
+    with DataSet(tmp_path / "data.h5") as data:
+        head = data.head("a")
+        for key in ("fermi_level", "electrons", "potential_reference", "provenance"):
+            assert getattr(head, key) == getattr(system, key)
+        assert head.n_pairs == len(system.pairs)
+        assert (head.compact, data.head("b").compact) == (False, True)
+
+
+def test_splits_stay_when_structures_are_added(mixed_basis, tmp_path):
+    path = tmp_path / "data.h5"
+    append_systems(path, [(name, random_system(mixed_basis, 0)) for name in "abc"])
+    set_splits(path, {"train": ["c", "a"], "test": ["b"]})
+    append_systems(path, [("aa", random_system(mixed_basis, 0))])
+    assert DataSet(path).splits == {"train": ["c", "a"], "test": ["b"]}
 
 
 def test_real_bilayers_in_a_data_set(golden, golden_bilayers, tmp_path):

@@ -14,11 +14,12 @@ NAME is percent-encoded, so that a name may contain a slash. HDF5 cannot promise
 is written; therefore nothing is ever written into a data set in place: a copy is extended and renamed over it.
 """
 
-from ase_hybridham.store.reading import DataSet, is_data_set, names_data_set, read_structure
+from ase_hybridham.store.reading import DataSet, StructureHead, is_data_set, names_data_set, read_structure
 from ase_hybridham.store.writing import append_systems, random_splits, set_splits, set_valences
 
 __all__ = [
     "DataSet",
+    "StructureHead",
     "append_systems",
     "is_data_set",
     "names_data_set",

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast, get_args
@@ -15,15 +16,42 @@ import h5py
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
+from numpy.typing import NDArray
 
 from ase_hybridham.errors import FormatError
+from ase_hybridham.store.layout import FORMAT, SCHEMA, digest, read_arrays, read_word
 from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList, SpinKind
 from ase_hybridham.system.lcao import PotentialReference
 
-__all__ = ["DataSet", "is_data_set", "names_data_set", "read_structure"]
+__all__ = ["DataSet", "StructureHead", "is_data_set", "names_data_set", "read_structure"]
 
-FORMAT, SCHEMA = "ase_hybridham data set", 1
 SUFFIXES = (".h5", ".hdf5")
+ARRAYS = ("numbers", "positions", "cell", "pbc", "pairs", "hamiltonian", "overlap")
+
+
+@dataclass(frozen=True)
+class StructureHead:
+    """What a data set tells of a structure besides atoms and matrix elements.
+
+    Parameters
+    ----------
+    fermi_level, electrons : float or None
+        eV; valence electrons in the cell.
+    potential_reference : str
+        What the zero of energy is.
+    provenance : mapping
+        Code, version, functional, mesh, ...: plain JSON types.
+    n_pairs : int
+    compact : bool
+        Whether the matrix elements are stored in single precision.
+    """
+
+    fermi_level: float | None
+    electrons: float | None
+    potential_reference: PotentialReference
+    provenance: Mapping[str, Any]
+    n_pairs: int
+    compact: bool
 
 
 class DataSet(Mapping[str, LCAOSystem]):
@@ -53,7 +81,8 @@ class DataSet(Mapping[str, LCAOSystem]):
         self.provenance: dict[str, Any] = read_mapping(self.path, file, "provenance")
         with _readable(self.path, "the list of structures"):
             self.names = sorted(unquote(key) for key in file["structures"])
-        lost = {name for names in self.splits.values() for name in names} - set(self.names)
+        self._known = frozenset(self.names)
+        lost = {name for names in self.splits.values() for name in names} - self._known
         if lost:
             raise FormatError(f"{self.path}: structure {min(lost)} of its splits is not there; make the data set again")
 
@@ -81,7 +110,7 @@ class DataSet(Mapping[str, LCAOSystem]):
         return iter(self.names)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names
+        return name in self._known
 
     def __getitem__(self, name: str) -> LCAOSystem:
         """The system of one structure, float64.
@@ -100,6 +129,11 @@ class DataSet(Mapping[str, LCAOSystem]):
         """The structure alone, without reading H and S."""
         with self._read(name) as group:
             return _atoms(group)
+
+    def head(self, name: str) -> StructureHead:
+        """What is known of a structure without reading its matrix elements."""
+        with self._read(name) as group:
+            return _head(group)
 
     def fermi_level(self, name: str) -> float | None:
         """Fermi level in eV, without reading H and S."""
@@ -132,6 +166,23 @@ class DataSet(Mapping[str, LCAOSystem]):
                 digest.update(f"{name}\0{read_word(group, 'digest')}\0".encode())
         return digest.hexdigest()
 
+    def verify(self, name: str) -> None:
+        """Read all of a structure and compare it with the digest stored when it was written.
+
+        `data[name]` finds changed bytes too, except in files of versions before 0.1, which have no checksums.
+
+        Raises
+        ------
+        FormatError
+            If a byte has changed.
+        """
+        with self._read(name) as group:
+            keys = [key for key in ARRAYS if key in group]
+            head = _head(group)
+            values = [head.fermi_level, head.electrons, head.potential_reference]
+            if digest(dict(zip(keys, read_arrays(group, *keys), strict=True)), values) != read_word(group, "digest"):
+                raise ValueError("its bytes have changed since they were written")
+
     def _open(self) -> h5py.File:
         if self._file is None or self._process != os.getpid():
             self._file, self._process = opened(self.path), os.getpid()
@@ -140,30 +191,31 @@ class DataSet(Mapping[str, LCAOSystem]):
     @contextmanager
     def _read(self, name: str) -> Iterator[h5py.Group]:
         """The group of a structure; what its damage raises inside becomes a FormatError."""
-        if name not in self.names:
+        if name not in self._known:
             shown = ", ".join(self.names[:3]) + (", ..." if len(self) > 3 else "")
             raise KeyError(f"{self.path}: no structure {name!r}, there are {len(self)} ({shown})")
         with _readable(self.path, f"structure {name}"):
             yield self._open()["structures"][quote(name, safe="")]
 
     def _system(self, group: h5py.Group) -> LCAOSystem:
-        atoms = _atoms(group)
-        table = group["pairs"][()].astype(np.int64)
+        atoms, head = _atoms(group), _head(group)
+        names = [name for name in ("pairs", "hamiltonian", "overlap") if name in group or name != "overlap"]
+        table, hamiltonian, *overlap = read_arrays(group, *names)
+        table = table.astype(np.int64)
         pairs = PairList.from_indices(atoms, table[:, 0], table[:, 1], table[:, 2:])
         if len(pairs) != len(table):
             raise ValueError("on-site pairs are missing")
         spinor = self.spin == "spinor"
-        values = group["hamiltonian"][()].astype(complex if spinor else float, copy=False)
-        overlap = group["overlap"][()].astype(float, copy=False) if "overlap" in group else None
+        values = hamiltonian.astype(complex if spinor else float, copy=False)
         return LCAOSystem(
             atoms,
             tuple(PairBlocks(pairs, self.basis, row, spinor) for row in values),
-            None if overlap is None else PairBlocks(pairs, self.basis, overlap),
+            PairBlocks(pairs, self.basis, overlap[0].astype(float, copy=False)) if overlap else None,
             spin=self.spin,
-            fermi_level=_optional(group.attrs["fermi_level"]),
-            electrons=_optional(group.attrs["electrons"]),
-            potential_reference=cast(PotentialReference, read_word(group, "potential_reference")),
-            provenance=json.loads(read_word(group, "provenance")),
+            fermi_level=head.fermi_level,
+            electrons=head.electrons,
+            potential_reference=head.potential_reference,
+            provenance=head.provenance,
         )
 
 
@@ -267,23 +319,35 @@ def _read_splits(path: Path, file: h5py.File) -> dict[str, list[str]]:
 def read_mapping(path: Path, file: h5py.File, name: str) -> dict[str, Any]:
     """A JSON object that the file holds as text."""
     with _readable(path, f"entry {name!r}"):
-        content = json.loads(file[name].asstr()[()])
+        content = json.loads(read_arrays(file, name)[0])
     if not isinstance(content, dict):
         raise FormatError(f"{path}: entry {name!r}: expected a JSON object; make the data set again")
     return content
 
 
-def read_word(group: h5py.Group, name: str) -> str:
-    """A text attribute, of fixed length or not."""
-    value = group.attrs[name]
-    return value.decode() if isinstance(value, bytes) else str(value)
+def numbers_of(group: h5py.Group) -> NDArray[np.int64]:
+    """Atomic numbers of a structure."""
+    numbers = read_arrays(group, "numbers")[0].astype(np.int64)
+    if not ((numbers > 0) & (numbers < len(chemical_symbols))).all():
+        raise ValueError(f"expected atomic numbers, got {numbers.min()} to {numbers.max()}")
+    return numbers
 
 
 def _atoms(group: h5py.Group) -> Atoms:
-    numbers = group["numbers"][()].astype(np.int64)
-    if not ((numbers > 0) & (numbers < len(chemical_symbols))).all():
-        raise ValueError(f"expected atomic numbers, got {numbers.min()} to {numbers.max()}")
-    return Atoms(numbers, group["positions"][()], cell=group["cell"][()], pbc=group["pbc"][()])
+    positions, cell, pbc = read_arrays(group, "positions", "cell", "pbc")
+    return Atoms(numbers_of(group), positions, cell=cell, pbc=pbc)
+
+
+def _head(group: h5py.Group) -> StructureHead:
+    hamiltonian = group["hamiltonian"]
+    return StructureHead(
+        fermi_level=_optional(group.attrs["fermi_level"]),
+        electrons=_optional(group.attrs["electrons"]),
+        potential_reference=cast(PotentialReference, read_word(group, "potential_reference")),
+        provenance=json.loads(read_word(group, "provenance")),
+        n_pairs=len(group["pairs"]),
+        compact=hamiltonian.dtype.itemsize * (1 if hamiltonian.dtype.kind == "f" else 0.5) < 8,
+    )
 
 
 def _optional(value: float) -> float | None:

@@ -1,22 +1,22 @@
 """Writing a data set: a copy is extended and renamed over it, so that it is whole at any moment."""
 
-import hashlib
 import json
 import math
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ase_hybridham.files import written_atomically
-from ase_hybridham.store.reading import FORMAT, SCHEMA, DataSet, opened, read_basis, read_mapping, read_word
+from ase_hybridham.store.layout import FORMAT, SCHEMA, UNITS, checksum, digest, read_word, text, write_checksums
+from ase_hybridham.store.reading import DataSet, numbers_of, opened, read_basis, read_mapping
 from ase_hybridham.system import Basis, LCAOSystem
 
 __all__ = ["append_systems", "random_splits", "set_splits", "set_valences"]
@@ -25,6 +25,7 @@ __all__ = ["append_systems", "random_splits", "set_splits", "set_valences"]
 CHECKED = ("v110", "v110")
 H_ROUNDING, S_ROUNDING = 2.0**-20, 2.0**-25  # of compact storage; eV and 1
 COPY_SHARE = 0.1  # of the time may be spent on copying
+LARGEST_CHUNK = 2**27  # numbers
 
 
 def append_systems(
@@ -164,7 +165,7 @@ def _extended(path: Path) -> Iterator[h5py.File]:
     with written_atomically(path) as temporary:
         if before is None:
             with h5py.File(temporary, "w", libver=CHECKED) as file:
-                file.attrs.update({"format": _text(FORMAT), "schema": SCHEMA, "spin": _text("none")})
+                file.attrs.update({"format": text(FORMAT), "schema": SCHEMA, "spin": text("none")})
                 file.create_group("structures")
                 for name, content in {"basis": Basis({}).to_dict(), "splits": {}, "provenance": {}}.items():
                     _write_json(file, name, content)
@@ -186,21 +187,43 @@ def _check(path: Path, file: h5py.File, name: str, system: LCAOSystem) -> None:
         raise ValueError(f"structure {name}: expected a Hamiltonian, got the overlap alone")
     if not len(structures):
         basis = system.basis
-        file.attrs["spin"] = _text(system.spin)
+        file.attrs["spin"] = text(system.spin)
     else:
-        if system.spin != read_word(file, "spin"):
+        spin = read_word(file, "spin")
+        if system.spin != spin:
             raise ValueError(
-                f"structure {name}: spin {system.spin!r}, but {path} holds spin {read_word(file, 'spin')!r}; "
-                "use a data set for each"
+                f"structure {name}: spin {system.spin!r}, but {path} holds spin {spin!r}, "
+                f"e.g. structure {unquote(next(iter(structures)))}; use a data set for each"
             )
         known = read_basis(path, file)
         try:
             basis = known.merged(system.basis)
         except ValueError as error:
-            raise ValueError(f"structure {name}: does not fit {path}: {error}; use another data set") from None
+            other = _one_with(file, _at_odds(known, system.basis))
+            raise ValueError(
+                f"structure {name}: does not fit structure {other} of {path}: {error}; use another data set"
+            ) from None
         if basis == known:
             return
     _write_json(file, "basis", basis.to_dict())
+
+
+def _at_odds(known: Basis, other: Basis) -> set[int]:
+    """Atomic numbers of the elements that two bases describe in two ways."""
+    found = set()
+    for symbol in set(known.atoms) & set(other.atoms):
+        try:
+            Basis.of(known[symbol]).merged(Basis.of(other[symbol]))
+        except ValueError:
+            found.add(known[symbol].number)
+    return found
+
+
+def _one_with(file: h5py.File, numbers: Collection[int]) -> str:
+    """Name of a structure with one of these elements, or of any."""
+    names = list(file["structures"])
+    found = (name for name in names if set(numbers_of(file["structures"][name]).tolist()) & set(numbers))
+    return unquote(next(found, names[0]))
 
 
 def _write(file: h5py.File, name: str, system: LCAOSystem, compact: bool) -> None:
@@ -220,17 +243,22 @@ def _write(file: h5py.File, name: str, system: LCAOSystem, compact: bool) -> Non
         if system.overlap is not None:
             arrays["overlap"] = _rounded(arrays["overlap"], S_ROUNDING)
     group = file["structures"].create_group(quote(name, safe=""))
-    digest = hashlib.sha256()
     for key, array in arrays.items():
-        packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "chunks": array.shape}
-        group.create_dataset(key, data=array, **(packed if compact and array.nbytes > 1000 else {}))
-        digest.update(f"{key} {array.dtype.str} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "chunks": _chunks(array)}
+        stored = group.create_dataset(key, data=array, **(packed if compact and array.nbytes > 1000 else {}))
+        if key in UNITS:
+            stored.attrs["unit"] = text(UNITS[key])
+    write_checksums(group, {key: checksum(array) for key, array in arrays.items()})
     head = {"fermi_level": system.fermi_level, "electrons": system.electrons}
     group.attrs.update({key: math.nan if value is None else value for key, value in head.items()})
-    group.attrs["potential_reference"] = _text(system.potential_reference)
-    group.attrs["provenance"] = _text(json.dumps(dict(system.provenance)))
-    digest.update(json.dumps([*head.values(), system.potential_reference]).encode())
-    group.attrs["digest"] = _text(digest.hexdigest())
+    group.attrs["potential_reference"] = text(system.potential_reference)
+    group.attrs["provenance"] = text(json.dumps(dict(system.provenance)))
+    group.attrs["digest"] = text(digest(arrays, [*head.values(), system.potential_reference]))
+
+
+def _chunks(array: NDArray) -> tuple[int, ...]:
+    """All at once, as it is read, up to the 4 GB that HDF5 allows."""
+    return tuple(min(length, LARGEST_CHUNK) for length in array.shape)
 
 
 def _rounded(values: NDArray, step: float) -> NDArray:
@@ -241,12 +269,9 @@ def _rounded(values: NDArray, step: float) -> NDArray:
     return rounded.view(np.complex64) if is_complex else rounded
 
 
-def _text(text: str) -> NDArray:
-    """Of fixed length: HDF5 keeps others in a heap without checksum, whose damage makes it loop."""
-    return np.array(text.encode(), dtype=h5py.string_dtype("utf-8", len(text.encode())))
-
-
 def _write_json(file: h5py.File, name: str, content: Any) -> None:
     if name in file:
         del file[name]
-    file[name] = _text(json.dumps(content))
+    written = json.dumps(content)
+    file[name] = text(written)
+    write_checksums(file, {name: checksum(written.encode())})
