@@ -8,9 +8,10 @@ order at its door; optional packages are imported inside the reader.
 from pathlib import Path
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io import abacus, deeph
+from ase_hybridham.io import abacus, deeph, openmx
 from ase_hybridham.io.deeph import check_new_folder, holds_blocks, read_deeph, read_deeph_atoms, write_deeph
 from ase_hybridham.io.format import Format
+from ase_hybridham.io.openmx import read_openmx, read_openmx_matrices
 from ase_hybridham.io.openmx_band import BandReference, read_openmx_band
 from ase_hybridham.system import LCAOSystem
 
@@ -23,13 +24,15 @@ __all__ = [
     "holds_blocks",
     "read_deeph",
     "read_deeph_atoms",
+    "read_openmx",
     "read_openmx_band",
+    "read_openmx_matrices",
     "read_system",
     "write_deeph",
 ]
 
 # asked in this order; the first that recognises a path reads it
-FORMATS = (deeph.FORMAT, abacus.FORMAT)
+FORMATS = (deeph.FORMAT, abacus.FORMAT, openmx.FORMAT)
 
 
 def formats() -> dict[str, Format]:
