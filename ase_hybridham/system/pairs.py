@@ -13,7 +13,6 @@ import numpy as np
 from ase import Atoms
 from ase.geometry import complete_cell
 from numpy.typing import ArrayLike, NDArray
-from vesin import NeighborList
 
 __all__ = ["PairList", "outside_of_radii", "pair_vectors"]
 
@@ -252,6 +251,8 @@ def _no_pairs() -> tuple[NDArray, NDArray, NDArray]:
 
 def _neighbors(atoms: Atoms, cutoff: float) -> tuple[NDArray, NDArray, NDArray]:
     """i, j, R of all pairs within the cutoff, without self pairs."""
+    from vesin import NeighborList  # loads torch: most of a second that no reader of files needs
+
     box = complete_cell(atoms.cell.array)
     periodic = np.asarray(atoms.pbc) & atoms.cell.array.any(axis=1)
     _check_search(atoms.get_positions(), box, periodic, cutoff)
