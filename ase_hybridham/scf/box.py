@@ -5,7 +5,7 @@ angles to all others, as long as the atoms' own cell is high there, or `vacuum` 
 has no vector; periodic axes come first, so that PySCF finds the normal of a layer last.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,12 @@ from ase.geometry import complete_cell
 from ase.units import Bohr
 from numpy.typing import NDArray
 
-__all__ = ["Box", "grid_sizes", "k_mesh_of_length"]
+from ase_hybridham.system import PairList
+
+__all__ = ["Box", "check_distances", "grid_sizes", "k_mesh_of_length", "shared_grids"]
+
+SAME_CELL = 0.05
+LEAST_DISTANCE = 0.3  # angstrom
 
 # Grid points per wavelength above the least number (Nyquist): PySCF's own choice for graphene, 23 at 100 hartree.
 GRID_MARGIN = 1.1
@@ -160,6 +165,63 @@ def k_mesh_of_length(box: Box, length: float) -> NDArray[np.int64]:
     numbers += numbers % 3 == 0
     numbers[box.n_periodic :] = 1
     return numbers
+
+
+def shared_grids(
+    structures: Sequence[Atoms], box_of: Callable[[Atoms], Box], grid_of: Callable[[Box], NDArray[np.int64]]
+) -> list[tuple[int, ...]]:
+    """A grid for each structure, along its cell vectors; cells that differ by at most 5 % share the first one's.
+
+    A grid that jumps with the cell would show as noise between the structures of a data set.
+
+    Parameters
+    ----------
+    structures : sequence of ase.Atoms
+    box_of : callable
+        The box of a structure; raises ValueError for one that cannot be treated.
+    grid_of : callable
+        The grid that a box would get by itself, along its axes.
+
+    Raises
+    ------
+    ValueError
+        If one of them cannot be treated; the message names it by its number.
+    """
+    grids: list[tuple[NDArray[np.float64], list[int]]] = []
+    for n, atoms in enumerate(structures):
+        try:
+            box = box_of(atoms)
+        except ValueError as error:
+            raise ValueError(f"structure {n + 1} of {len(structures)}: {error}") from None
+        alike = [grid for lattice, grid in grids if _same_cell(lattice, box.lattice)]
+        grids.append((box.lattice, alike[0] if alike else box.along_cell(grid_of(box))))
+    return [tuple(grid) for _, grid in grids]
+
+
+def check_distances(atoms: Atoms) -> None:
+    """Refuse a structure without atoms, or with atoms on top of each other.
+
+    Raises
+    ------
+    ValueError
+        If there is no atom, or two are nearer than 0.3 angstrom.
+    """
+    if not len(atoms):
+        raise ValueError("structure: expected at least one atom, got none")
+    if not (np.isfinite(atoms.get_positions()).all() and np.isfinite(atoms.cell.array).all()):
+        raise ValueError("structure: expected finite positions and cell vectors")
+    near = PairList.from_atoms(atoms, LEAST_DISTANCE)
+    if near.n_hoppings:
+        i, j, distance = near.i[len(atoms)], near.j[len(atoms)], near.distances[len(atoms)]
+        raise ValueError(
+            f"structure: atoms {i} and {j} are {distance:.3f} angstrom apart, expected at least {LEAST_DISTANCE}; "
+            "check positions and cell"
+        )
+
+
+def _same_cell(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool:
+    change = np.linalg.norm(first - second, axis=1) / np.linalg.norm(first, axis=1)
+    return bool(change.max() < SAME_CELL)
 
 
 def _perpendicular(others: NDArray[np.float64], preferred: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from ase_hybridham.overlap import overlap_from_basis
 from ase_hybridham.overlap.gaussian import gaussian_shells, require_pyscf
-from ase_hybridham.scf.box import Box, grid_sizes, k_mesh_of_length
+from ase_hybridham.scf.box import Box, check_distances, grid_sizes, k_mesh_of_length, shared_grids
+from ase_hybridham.scf.fourier import least_k_mesh
 from ase_hybridham.scf.gth import PSEUDOPOTENTIALS, gth_basis, gth_pseudopotential, shell_occupations
-from ase_hybridham.scf.hoppings import hoppings, least_k_mesh
+from ase_hybridham.scf.hoppings import hoppings
 from ase_hybridham.scf.loop import self_consistent
 from ase_hybridham.solve import fermi_level, gamma_mesh
 from ase_hybridham.system import Basis, LCAOSystem, PairList
@@ -32,8 +33,6 @@ from ase_hybridham.system import Basis, LCAOSystem, PairList
 __all__ = ["PySCFEngine"]
 
 FUNCTIONALS = {"lda": "lda,vwn", "pbe": "pbe,pbe"}
-SAME_CELL = 0.05
-LEAST_DISTANCE = 0.3  # angstrom
 FERMI_DENSITY = 16.0  # k-points per 1/angstrom: 48 x 48 for graphene
 FERMI_WIDTH = 0.01  # eV
 
@@ -168,18 +167,8 @@ class PySCFEngine:
         ValueError
             If one of them cannot be treated; the message names it by its number.
         """
-        grids: list[tuple[NDArray[np.float64], list[int]]] = []
-        engines = []
-        for n, atoms in enumerate(structures):
-            try:
-                box = self._box(atoms)
-            except ValueError as error:
-                raise ValueError(f"structure {n + 1} of {len(structures)}: {error}") from None
-            alike = (grid for lattice, grid in grids if _same_cell(lattice, box.lattice))
-            grid = next(alike, None) or box.along_cell(self._grid(box))
-            grids.append((box.lattice, grid))
-            engines.append(replace(self, mesh=tuple(grid)))
-        return engines
+        grids = shared_grids(structures, self._box, self._grid)
+        return [replace(self, mesh=grid) for grid in grids]
 
     def run(self, atoms: Atoms) -> LCAOSystem:
         """H(R), S(R), Fermi level and electrons of a structure.
@@ -255,19 +244,11 @@ class PySCFEngine:
 
     def _box(self, atoms: Atoms) -> Box:
         """The box of a structure, once it is known that the engine can treat it."""
-        if not len(atoms):
-            raise ValueError("structure: expected at least one atom, got none")
+        check_distances(atoms)
         if atoms.get_initial_magnetic_moments().any() or atoms.get_initial_charges().any():
             raise ValueError("structure: the engine knows neither spin nor charge; remove initial moments and charges")
         reach = _reach(self.basis_for(atoms.get_chemical_symbols()))
         box = Box.of(atoms, self.vacuum, reach)
-        near = PairList.from_atoms(atoms, LEAST_DISTANCE)
-        if near.n_hoppings:
-            i, j, distance = near.i[len(atoms)], near.j[len(atoms)], near.distances[len(atoms)]
-            raise ValueError(
-                f"structure: atoms {i} and {j} are {distance:.3f} angstrom apart, expected at least {LEAST_DISTANCE}; "
-                "check positions and cell"
-            )
         self._reference(box)
         self._one_shot_mesh(box, reach)
         return box
@@ -320,11 +301,6 @@ class PySCFEngine:
 
 def _reach(basis: Basis) -> float:
     return 2 * max(basis.cutoffs().values())
-
-
-def _same_cell(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool:
-    change = np.linalg.norm(first - second, axis=1) / np.linalg.norm(first, axis=1)
-    return bool(change.max() < SAME_CELL)
 
 
 def _occupations(basis: Basis, symbol: str, xc: str) -> NDArray[np.float64]:
