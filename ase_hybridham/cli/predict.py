@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_OUTPUT = {"hdf5": Path("predicted.h5"), "deeph": Path("predicted")}
+DATA_SET = "hdf5"  # the one format that is not of `io`
 LONGEST = 20.0  # angstrom; orbitals of two atoms do not reach that far, and bohr or nanometers are no angstrom
 SHORTEST = 0.1  # angstrom
 ROUNDING = 1e-10  # of the largest element: H that differs from its adjoint by less is Hermitian
@@ -38,12 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=list(DEFAULT_OUTPUT),
-        default="hdf5",
-        help="a data set, made or extended (default), or a folder with hamiltonians_pred.h5 in DeepH's layout",
+        default=DATA_SET,
+        metavar="NAME",
+        help="hdf5: a data set, made or extended (default); deeph, deeph-dock: a folder in DeepH's older or newer "
+        "layout, new or the structure's own, with the prediction where DeepH puts it",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="OUT", help="data set or new folder (default predicted.h5, or predicted)"
+        "-o", "--output", type=Path, metavar="OUT", help="data set or folder (default predicted.h5, or predicted)"
     )
     parser.add_argument(
         "--symmetrize",
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.cutoff is not None and not 0 < args.cutoff <= LONGEST:
         raise ValueError(f"--cutoff: expected angstrom, above 0 and up to {LONGEST:g}, got {args.cutoff:g}")
-    output = args.output or DEFAULT_OUTPUT[args.format]
+    output = args.output or Path("predicted.h5" if args.format == DATA_SET else "predicted")
     name = _name(args.structure)
     atoms, known = load_structure(args.structure)
     _check_output(output, args.format, name, atoms)
@@ -115,14 +116,18 @@ def _name(source: str) -> str:
 
 def _check_output(output: Path, format: str, name: str, atoms: "Atoms") -> None:
     """Refuse before the work what could not be written after it."""
-    from ase_hybridham.io import check_new_folder
+    from ase_hybridham.io import formats
     from ase_hybridham.store import DataSet
 
+    writable = {known.name: known for known in formats().values() if known.write}
+    if format not in (DATA_SET, *writable):
+        raise ValueError(f"--format: expected one of {', '.join([DATA_SET, *writable])}, got {format!r}")
     place = next(folder for folder in output.absolute().parents if folder.exists())
     if not (place.is_dir() and os.access(place, os.W_OK)):
         raise ValueError(f"{output}: {place} is no folder to write into; choose another -o")
-    if format == "deeph":
-        check_new_folder(output, atoms)
+    if format != DATA_SET:
+        if check := writable[format].check_target:
+            check(output, atoms)
     elif output.is_dir():
         raise ValueError(f"{output}: is a folder, a data set is a file; choose another -o, or --format deeph")
     elif output.exists():
@@ -193,13 +198,13 @@ def _system(
 
 
 def _write(system: "LCAOSystem", output: Path, format: str, name: str) -> None:
-    from ase_hybridham.io import write_deeph
+    from ase_hybridham.io import formats
     from ase_hybridham.store import append_systems
 
-    if format == "deeph":
-        write_deeph(system, output, predicted=True)
-    else:
+    if format == DATA_SET:
         append_systems(output, [(name, system)])
+    elif write := formats()[format].write:
+        write(system, output, predicted=True)
 
 
 def _summary(result: dict[str, Any]) -> str:
@@ -212,7 +217,7 @@ def _summary(result: dict[str, Any]) -> str:
     lines.append(
         f"{result['stage']}: H differs from its adjoint by up to {result['hermiticity_error_eV']:.1e} eV, {done}"
     )
-    place = f"{result['output']}:{result['name']}" if result["format"] == "hdf5" else result["output"]
+    place = f"{result['output']}:{result['name']}" if result["format"] == DATA_SET else result["output"]
     content = "H and the S of the structure" if result["overlap"] else "H, no S"
     lines.append(f"{place}: {content}; {result['seconds']:.2f} s")
     return "\n".join(lines)

@@ -8,8 +8,9 @@ order at its door; optional packages are imported inside the reader.
 from pathlib import Path
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io import abacus, deeph, openmx
-from ase_hybridham.io.deeph import check_new_folder, holds_blocks, read_deeph, read_deeph_atoms, write_deeph
+from ase_hybridham.io import abacus, deeph, deeph_dock, openmx
+from ase_hybridham.io.deeph import holds_blocks, read_deeph, read_deeph_atoms, write_deeph
+from ase_hybridham.io.deeph_dock import read_deeph_dock, write_deeph_dock
 from ase_hybridham.io.format import Format
 from ase_hybridham.io.openmx import read_openmx, read_openmx_matrices
 from ase_hybridham.io.openmx_band import BandReference, read_openmx_band
@@ -18,21 +19,22 @@ from ase_hybridham.system import LCAOSystem
 __all__ = [
     "BandReference",
     "Format",
-    "check_new_folder",
     "format_of",
     "formats",
     "holds_blocks",
     "read_deeph",
     "read_deeph_atoms",
+    "read_deeph_dock",
     "read_openmx",
     "read_openmx_band",
     "read_openmx_matrices",
     "read_system",
     "write_deeph",
+    "write_deeph_dock",
 ]
 
 # asked in this order; the first that recognises a path reads it
-FORMATS = (deeph.FORMAT, abacus.FORMAT, openmx.FORMAT)
+FORMATS = (deeph.FORMAT, deeph.SIESTA, deeph_dock.FORMAT, abacus.FORMAT, openmx.FORMAT)
 
 
 def formats() -> dict[str, Format]:

@@ -22,6 +22,7 @@ __all__ = [
     "block_name",
     "blocks_from_pairs",
     "blocks_from_sparse",
+    "check_table",
     "periodic_axes",
     "sorted_pairs",
     "with_fitted_radii",
@@ -75,7 +76,7 @@ def sorted_pairs(
         If a block stands twice or names no atom, or an on-site block or the reverse of a pair is missing.
     """
     table = np.asarray(table, dtype=np.int64).reshape(-1, 5)
-    _check_table(where, table, len(atoms), first)
+    check_table(where, table, len(atoms), first)
     try:
         pairs, position = PairList.sorted_from_indices(atoms, table[:, 3], table[:, 4], table[:, :3])
     except ValueError as error:
@@ -179,7 +180,7 @@ def blocks_from_sparse(
     entries = [_entries(where, matrices, rows) for matrices, rows in zip(operators, places, strict=True)]
     tables = [np.unique(table, axis=0) for table, *_ in entries]
     forward = np.unique(np.concatenate([np.empty((0, 5), np.int64), *tables]), axis=0)
-    _check_table(where, forward, len(atoms), 1)
+    check_table(where, forward, len(atoms), 1)
     backward = np.column_stack([-forward[:, :3], forward[:, 4], forward[:, 3]])
     both = np.unique(np.concatenate([forward, backward]), axis=0)
     pairs = PairList.from_indices(atoms, both[:, 3], both[:, 4], both[:, :3])
@@ -231,9 +232,11 @@ def with_fitted_radii(basis: Basis, pairs: PairList) -> Basis:
     )
 
 
-def _check_table(where: str | Path, table: NDArray[np.int64], n_atoms: int, first: int) -> None:
-    ends = table[:, 3:]
-    bad = (ends < 0).any(axis=1) | (ends >= n_atoms).any(axis=1) | (np.abs(table[:, :3]) >= FARTHEST_CELL).any(axis=1)
+def check_table(where: str | Path, table: NDArray[np.int64], n_atoms: int, first: int = 1) -> None:
+    """Raise the FormatError of `sorted_pairs` for a block that names no atom or a cell out of reach."""
+    shifts, ends = table[:, :3], table[:, 3:]
+    far = (shifts <= -FARTHEST_CELL) | (shifts >= FARTHEST_CELL)  # |-2^63| is no int64
+    bad = (ends < 0).any(axis=1) | (ends >= n_atoms).any(axis=1) | far.any(axis=1)
     if bad.any():
         row = table[int(np.flatnonzero(bad)[0])].tolist()
         name = [*row[:3], *(end + first for end in row[3:])]

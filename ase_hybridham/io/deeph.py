@@ -1,16 +1,13 @@
-"""DeepH's folder layout of a structure (DeepH-pack, DeepH-E3; the older of its two layouts).
+"""DeepH's older folder layout of a structure (DeepH-pack, DeepH-E3).
 
 Text files hold vectors as columns; blocks are HDF5 datasets of their own, keyed
 ``"[R1, R2, R3, i, j]"`` with atoms counted from 1: <orbitals of i in cell 0 | M | orbitals of j in
 cell R>, H in eV, lengths in angstrom. Spinor blocks are spin-major; S never has spin. Orbitals
-stand in OpenMX's order whatever program computed them.
+stand in OpenMX's order whatever program computed them, save one: DeepH-pack's parser of SIESTA
+inverts the permutation of f shells, which a folder does not tell; `read_deeph_siesta` knows it.
 """
 
 import json
-import math
-import shutil
-import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,26 +16,34 @@ import h5py
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.symbols import Symbols
 from numpy.typing import NDArray
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io.assemble import (
-    FARTHEST_CELL,
-    block_name,
-    blocks_from_pairs,
-    periodic_axes,
-    sorted_pairs,
-    with_fitted_radii,
+from ase_hybridham.io import deeph_folder
+from ase_hybridham.io.assemble import FARTHEST_CELL
+from ase_hybridham.io.deeph_folder import (
+    SMALLEST_CELL,
+    Head,
+    Layout,
+    StoredBlocks,
+    json_flag,
+    json_number,
+    opened,
+    read_json,
+    read_text,
 )
 from ase_hybridham.io.format import Format
-from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, orbital_order
+from ase_hybridham.system import AtomBasis, Basis, LCAOSystem
 
-__all__ = ["FORMAT", "check_new_folder", "holds_blocks", "read_deeph", "read_deeph_atoms", "write_deeph"]
-
-HAMILTONIAN, PREDICTION, OVERLAP = "hamiltonians.h5", "hamiltonians_pred.h5", "overlaps.h5"
-BLOCKS = (HAMILTONIAN, PREDICTION, OVERLAP)
-SMALLEST_CELL = 1e-8  # angstrom^3
+__all__ = [
+    "FORMAT",
+    "SIESTA",
+    "holds_blocks",
+    "read_deeph",
+    "read_deeph_atoms",
+    "read_deeph_siesta",
+    "write_deeph",
+]
 
 
 def read_deeph(folder: str | Path) -> LCAOSystem:
@@ -49,48 +54,20 @@ def read_deeph(folder: str | Path) -> LCAOSystem:
     zero where only S has a block (predicted files lack far pairs); without overlaps.h5 they are those of H, and
     without H the system has S only. The folder does not tell which axes are periodic: those along which some pair has
     R != 0 are. It does not tell cutoff radii either: the smallest that allow all its pairs are taken.
-    ``isorthogonal`` in info.json means S = 1, and overlaps.h5 may be missing.
+    ``isorthogonal`` in info.json means S = 1, and overlaps.h5 may be missing. Spinful blocks that are all real and
+    without up-down parts are collinear spin, as DeepH-dock writes it and its ``downgrade`` keeps it.
 
     Raises
     ------
     FormatError
         If a file is missing, broken or contradicts another; the message names the file and the block.
     """
-    folder = Path(folder)
-    atoms = read_deeph_atoms(folder)
-    basis = _basis(folder / "orbital_types.dat", atoms.numbers)
-    entries = _json(folder / "info.json")
-    spinor, orthogonal = (_flag(folder / "info.json", entries, name) for name in ("isspinful", "isorthogonal"))
-    basis = replace(basis, orthogonal=orthogonal)
-    fermi_level = entries.get("fermi_level")
-    if fermi_level is not None and not (_is_number(fermi_level) and math.isfinite(fermi_level)):
-        raise FormatError(f"{folder / 'info.json'}: expected fermi_level in eV, got {fermi_level!r}")
+    return deeph_folder.read_folder(folder, LAYOUT)
 
-    overlap = hamiltonian = None
-    if (folder / OVERLAP).exists():
-        overlap = _blocks(folder / OVERLAP, atoms, basis, spinor=False)
-    source = next((name for name in (HAMILTONIAN, PREDICTION) if (folder / name).exists()), None)
-    if source is not None:
-        hamiltonian = _blocks(folder / source, atoms, basis, spinor=spinor)
-    known = overlap or hamiltonian
-    if known is None:
-        raise FormatError(f"{folder}: neither {HAMILTONIAN} nor {OVERLAP} nor {PREDICTION} is there")
-    if overlap is not None and hamiltonian is not None and not overlap.pairs.same_pairs(hamiltonian.pairs):
-        lacking = np.flatnonzero(overlap.pairs.find(hamiltonian.pairs) < 0)
-        if len(lacking):
-            name = block_name(hamiltonian.pairs, int(lacking[0]))
-            raise FormatError(f"{folder / OVERLAP}: block {name} is missing, {source} has it")
-        hamiltonian = hamiltonian.on_pairs(overlap.pairs)
-    atoms.pbc = periodic_axes(known.pairs)
-    basis = with_fitted_radii(basis, known.pairs)
-    return LCAOSystem(
-        atoms,
-        () if hamiltonian is None else (PairBlocks(known.pairs, basis, hamiltonian.values, spinor),),
-        None if overlap is None else PairBlocks(known.pairs, basis, overlap.values),
-        spin="spinor" if spinor else "none",
-        fermi_level=None if fermi_level is None else float(fermi_level),
-        provenance={"format": FORMAT.name, **({"predicted": True} if source == PREDICTION else {})},
-    )
+
+def read_deeph_siesta(folder: str | Path) -> LCAOSystem:
+    """As `read_deeph`, for a folder that DeepH-pack made from SIESTA: its f shells are m = 3, 1, -1, -3, -2, 0, 2."""
+    return deeph_folder.read_folder(folder, replace(LAYOUT, name="deeph-siesta", order="deeph-siesta"))
 
 
 def read_deeph_atoms(folder: str | Path) -> Atoms:
@@ -120,7 +97,7 @@ def read_deeph_atoms(folder: str | Path) -> Atoms:
 
 def holds_blocks(folder: str | Path) -> bool:
     """Whether a structure folder has H or S, hence pairs, and not the atoms alone."""
-    return any((Path(folder) / name).exists() for name in BLOCKS)
+    return deeph_folder.holds_blocks(folder, LAYOUT)
 
 
 def write_deeph(system: LCAOSystem, folder: str | Path, *, predicted: bool = False) -> None:
@@ -133,73 +110,47 @@ def write_deeph(system: LCAOSystem, folder: str | Path, *, predicted: bool = Fal
     system : LCAOSystem
         A molecule too needs a box: three cell vectors.
     folder : str or Path
+        A new one; a prediction may be added to the folder of its structure, on the pairs of overlaps.h5 there.
     predicted : bool
         H goes to hamiltonians_pred.h5, where DeepH's tools look for what a network said.
 
     Raises
     ------
     ValueError
-        If the folder is there already and not empty, the spin is collinear, which the layout does not know, or the
-        cell has less than three independent vectors.
+        If the folder is there already with anything but this structure without a prediction, the spin is collinear,
+        which the layout does not know, or the cell has less than three independent vectors.
     """
-    folder = Path(folder)
-    check_new_folder(folder, system.atoms)
-    if system.spin == "collinear":
-        raise ValueError(f"{folder}: DeepH's folders hold no collinear spin; only 'none' and 'spinor'")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        _write_text(system, temporary)
-        if system.hamiltonian:
-            _write_blocks(temporary / (PREDICTION if predicted else HAMILTONIAN), system.hamiltonian[0])
-        if system.overlap is not None:
-            _write_blocks(temporary / OVERLAP, system.overlap)
-        temporary.chmod(0o755)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def check_new_folder(folder: str | Path, atoms: Atoms) -> None:
-    """Raise the ValueError of `write_deeph` that place or structure will cause, before long work."""
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: already there; choose another name or remove it")
-    if abs(np.linalg.det(atoms.cell.array)) < SMALLEST_CELL:
-        raise ValueError(f"{folder}: DeepH's folders need three independent cell vectors; put the atoms into a box")
+    deeph_folder.write_folder(system, folder, LAYOUT, predicted=predicted)
 
 
 def _sniff(path: Path) -> bool:
-    names = ("orbital_types.dat", "site_positions.dat", *BLOCKS)
+    names = ("orbital_types.dat", "site_positions.dat", *LAYOUT.block_files)
     return path.is_dir() and any((path / name).is_file() for name in names)
 
 
-FORMAT = Format(
-    "deeph",
-    "a folder with orbital_types.dat, lat.dat, hamiltonians.h5, ...",
-    _sniff,
-    read_deeph,
-    read_deeph_atoms,
-    holds_blocks,
-    write_deeph,
-)
+def _check_target(path: Path, atoms: Atoms) -> None:
+    deeph_folder.check_target(path, atoms, LAYOUT, predicted=True)
 
 
 # -- text files
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FormatError(f"{path}: is missing; a structure folder needs it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path}: cannot be read as text ({error})") from error
+def _read_head(folder: Path) -> Head:
+    atoms = read_deeph_atoms(folder)
+    basis = _basis(folder / "orbital_types.dat", atoms.numbers)
+    info = folder / "info.json"
+    entries = read_json(info)
+    return Head(
+        atoms,
+        replace(basis, orthogonal=json_flag(info, entries, "isorthogonal")),
+        json_flag(info, entries, "isspinful"),
+        json_number(info, entries, "fermi_level", "eV"),
+    )
 
 
 def _numbers(path: Path) -> NDArray[np.float64]:
     """A table of numbers, always with two axes."""
-    rows = [line.split() for line in _text(path).splitlines() if line.strip()]
+    rows = [line.split() for line in read_text(path).splitlines() if line.strip()]
     try:
         table = np.array(rows, dtype=float).reshape(len(rows), -1)
     except ValueError:
@@ -217,7 +168,7 @@ def _atomic_numbers(path: Path) -> NDArray[np.int64]:
 
 
 def _basis(path: Path, numbers: NDArray[np.int64]) -> Basis:
-    lines = [line.split() for line in _text(path).splitlines() if line.strip()]
+    lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
     if len(lines) != len(numbers):
         raise FormatError(f"{path}: expected a line for each of {len(numbers)} atoms, got {len(lines)}")
     degrees: dict[int, list[int]] = {}
@@ -233,27 +184,6 @@ def _basis(path: Path, numbers: NDArray[np.int64]) -> Basis:
     return Basis.of(*(AtomBasis.from_degrees(chemical_symbols[z], degrees[z]) for z in sorted(degrees)))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        entries = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise FormatError(f"{path}: not JSON ({error})") from None
-    if not isinstance(entries, dict):
-        raise FormatError(f"{path}: expected a JSON object, got {type(entries).__name__}")
-    return entries
-
-
-def _flag(path: Path, entries: Mapping[str, Any], name: str) -> bool:
-    value = entries.get(name, False)
-    if not isinstance(value, bool):
-        raise FormatError(f"{path}: expected true or false for {name}, got {value!r}")
-    return value
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _by(table: NDArray) -> str:
     return " x ".join(map(str, table.shape))
 
@@ -261,23 +191,21 @@ def _by(table: NDArray) -> str:
 # -- blocks
 
 
-def _blocks(path: Path, atoms: Atoms, basis: Basis, *, spinor: bool) -> PairBlocks:
-    """The blocks of one HDF5 file in our orbital order."""
-    sizes = basis.sizes(atoms.numbers) * (2 if spinor else 1)
-    try:
-        with h5py.File(path) as file:
-            keys = list(file)
-            table = _parse_keys(path, keys, len(atoms))
-            pairs, position = sorted_pairs(path, atoms, table)
-            shapes = np.column_stack([sizes[table[:, 3]], sizes[table[:, 4]]])
-            ends = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
-            values = np.empty(ends[-1], dtype=complex if spinor else float)
-            for p, key in enumerate(keys):
-                out = values[ends[p] : ends[p + 1]].reshape(shapes[p])
-                _read_block(path, file, key, out, spinor, atoms.symbols[table[p, 3:]])
-    except (OSError, RuntimeError) as error:
-        raise FormatError(f"{path}: not a complete HDF5 file ({error})") from error
-    return blocks_from_pairs(path, pairs, position, basis, values, "deeph", spinor=spinor)
+def _read_blocks(path: Path, head: Head, spinful: bool) -> StoredBlocks:
+    """All datasets of one HDF5 file; complex if some are and spin allows it."""
+    numbers = head.atoms.numbers
+    sizes = head.basis.sizes(numbers) * (2 if spinful else 1)
+    with opened(path) as file:
+        keys = list(file)
+        table = _parse_keys(path, keys, len(numbers))
+        shapes = np.column_stack([sizes[table[:, 3]], sizes[table[:, 4]]])
+        ends = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+        values = np.empty(ends[-1], dtype=complex if spinful else float)
+        all_real = True
+        for p, key in enumerate(keys):
+            out = values[ends[p] : ends[p + 1]].reshape(shapes[p])
+            all_real &= _read_block(path, file, key, out, spinful, numbers[table[p, 3:]])
+    return StoredBlocks(table, shapes, values.real.copy() if spinful and all_real else values)
 
 
 def _parse_keys(path: Path, keys: list[str], n_atoms: int) -> NDArray[np.int64]:
@@ -296,32 +224,38 @@ def _parse_keys(path: Path, keys: list[str], n_atoms: int) -> NDArray[np.int64]:
     return table
 
 
-def _read_block(path: Path, file: h5py.File, key: str, out: NDArray, spinor: bool, symbols: Symbols) -> None:
-    """Read one dataset into its place; h5py's low-level calls take a third of the time of ``file[key][()]``."""
+def _read_block(path: Path, file: h5py.File, key: str, out: NDArray, spinful: bool, ends: NDArray[np.int64]) -> bool:
+    """Read one dataset into its place; whether it is real.
+
+    h5py's low-level calls take a third of the time of ``file[key][()]``.
+    """
     try:
         dataset = h5py.h5d.open(file.id, key.encode())
     except (KeyError, ValueError) as error:
         raise FormatError(f"{path}: block {key}: not a readable dataset ({error})") from None
     if dataset.shape != out.shape:
         found = " x ".join(map(str, dataset.shape or ())) or "no table"
-        expected = f"{_by(out)} for {'-'.join(symbols)}{', spinful' * spinor}"
+        elements = "-".join(chemical_symbols[z] for z in ends)
         raise FormatError(
-            f"{path}: block {key}: expected {expected}, got {found}; check orbital_types.dat and isspinful in info.json"
+            f"{path}: block {key}: expected {_by(out)} for {elements}{', spinful' * spinful}, got {found}; "
+            "check orbital_types.dat and isspinful in info.json"
         )
-    if dataset.dtype.kind not in ("fc" if spinor else "f"):
+    kind = dataset.dtype.kind
+    if kind not in ("fc" if spinful else "f"):
         raise FormatError(
-            f"{path}: block {key}: expected {'complex' if spinor else 'real'} numbers, got {dataset.dtype}"
+            f"{path}: block {key}: expected {'complex' if spinful else 'real'} numbers, got {dataset.dtype}"
         )
-    if dataset.dtype.kind == "f" and spinor:
+    if kind == "f" and spinful:
         out[:] = file[key][()]
     else:
         dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, out)
+    return kind == "f"
 
 
 # -- writing
 
 
-def _write_text(system: LCAOSystem, folder: Path) -> None:
+def _write_head(system: LCAOSystem, folder: Path) -> None:
     atoms, basis = system.atoms, system.basis
     tables = {
         "lat.dat": atoms.cell.array.T,
@@ -340,20 +274,44 @@ def _write_text(system: LCAOSystem, folder: Path) -> None:
     (folder / "info.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="ascii")
 
 
-def _write_blocks(path: Path, blocks: PairBlocks) -> None:
-    values = np.empty_like(blocks.values)
-    for (a, b), rows, stack in blocks.groups():
-        theirs = np.empty_like(stack)
-        left, right = (_places(blocks.basis[z], blocks.spinor) for z in (a, b))
-        theirs[:, left[:, None], right] = stack  # OpenMX's orbitals carry no signs
-        values[blocks.index(rows)] = theirs
-    ordered = blocks.with_values(values)
+def _write_blocks(path: Path, blocks: StoredBlocks) -> None:
+    ends = np.cumsum(blocks.shapes.prod(axis=1))
     with h5py.File(path, "w") as file:
-        for p in range(len(blocks.pairs)):
-            file.create_dataset(block_name(blocks.pairs, p), data=ordered.block(p))
+        for row, shape, end in zip(blocks.table.tolist(), blocks.shapes.tolist(), ends.tolist(), strict=True):
+            key = str([*row[:3], row[3] + 1, row[4] + 1])
+            file.create_dataset(key, data=blocks.values[end - shape[0] * shape[1] : end].reshape(shape))
 
 
-def _places(atom: AtomBasis, spinor: bool) -> NDArray[np.int64]:
-    """Where this layout puts each of our orbitals."""
-    index, _ = orbital_order("deeph", atom.degrees)
-    return np.concatenate([index, index + len(index)]) if spinor else index
+LAYOUT = Layout(
+    "deeph",
+    "deeph",
+    "hamiltonians.h5",
+    "hamiltonians_pred.h5",
+    "overlaps.h5",
+    1,
+    _read_head,
+    _read_blocks,
+    _write_head,
+    _write_blocks,
+)
+
+FORMAT = Format(
+    "deeph",
+    "a folder with orbital_types.dat, lat.dat, hamiltonians.h5, ...",
+    _sniff,
+    read_deeph,
+    read_deeph_atoms,
+    holds_blocks,
+    write_deeph,
+    _check_target,
+)
+
+# the same files as `FORMAT`'s: only a person can say that these are from SIESTA
+SIESTA = Format(
+    "deeph-siesta",
+    "the same, made by DeepH-pack from SIESTA with f shells (never recognised; must be named)",
+    lambda path: False,
+    read_deeph_siesta,
+    read_deeph_atoms,
+    holds_blocks,
+)

@@ -31,6 +31,8 @@ class Format:
         Whether a path has H or S, where it may lack both.
     write : callable, optional
         ``write(system, path, predicted=...)``: what `read` gives back; `predicted` says that a network made H.
+    check_target : callable, optional
+        ``check_target(path, atoms)``: the ValueError of `write` for a prediction of these atoms, before long work.
     """
 
     name: str
@@ -40,3 +42,4 @@ class Format:
     read_atoms: Callable[[Path], Atoms] | None = None
     holds_blocks: Callable[[Path], bool] | None = None
     write: Callable[..., None] | None = None
+    check_target: Callable[[Path, Atoms], None] | None = None

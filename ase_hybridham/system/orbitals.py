@@ -28,6 +28,10 @@ def _openmx(l: int) -> list[int]:
     return {1: [1, -1, 0], 2: [0, 2, -2, 1, -1]}.get(l, _alternating(l))
 
 
+def _deeph_siesta(l: int) -> list[int]:
+    return {3: [3, 1, -1, -3, -2, 0, 2]}.get(l, _openmx(l) if l < 3 else _ascending(l))
+
+
 def _pyscf(l: int) -> list[int]:
     return [1, -1, 0] if l == 1 else _ascending(l)
 
@@ -56,6 +60,8 @@ ORBITAL_ORDERS = {
     "deeph-dock": (_ascending, _none),
     # DeepH's old folders: every parser of theirs converts to OpenMX's order
     "deeph": (_openmx, _none),
+    # but DeepH-pack's parser of SIESTA permutes f shells by the inverse, and leaves l > 3 alone
+    "deeph-siesta": (_deeph_siesta, _none),
 }
 
 

@@ -211,6 +211,7 @@ def spoiled(place: Path) -> None:
     other = Basis.of(AtomBasis.from_degrees("C", [0, 1, 2], cutoff=1.6), AtomBasis.from_degrees("H", [0], cutoff=1.2))
     write_deeph(system_of(atoms, other), place / "orbitals")
     append_systems("taken.h5", [("one", system_of(atoms))])
+    write_deeph(system_of(atoms_of(1)), place / "another")
     Path("text.txt").write_text("hello")
     Path("empty").mkdir()
     shutil.copytree("a_deeph", "cut")
@@ -243,7 +244,11 @@ BAD = {
     "text for a data set": (["model.hham", "one.json", "-o", "text.txt"], "text.txt: not a complete HDF5 file"),
     "folder for a data set": (["model.hham", "one.json", "-o", "empty"], "empty: is a folder"),
     "below a file": (["model.hham", "one.json", "-o", "text.txt/out.h5"], "text.txt is no folder"),
-    "folder taken": (["model.hham", "one.json", "--format", "deeph", "-o", "a_deeph"], "a_deeph: already there"),
+    "folder taken": (["model.hham", "one.json", "--format", "deeph", "-o", "another"], "another: already there"),
+    "unknown format": (
+        ["model.hham", "one.json", "--format", "x"],
+        "--format: expected one of hdf5, deeph, deeph-dock",
+    ),
     "folder is a file": (["model.hham", "one.json", "--format", "deeph", "-o", "text.txt"], "text.txt: already there"),
     "folder below a file": (
         ["model.hham", "one.json", "--format", "deeph", "-o", "text.txt/out"],
@@ -266,7 +271,7 @@ def test_bad_input_is_one_line_and_status_two(command_line: Callable, place: Pat
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("words", [["-o", "taken.h5"], ["-o", "text.txt/x"], ["--format", "deeph", "-o", "a_deeph"]])
+@pytest.mark.parametrize("words", [["-o", "taken.h5"], ["-o", "text.txt/x"], ["--format", "deeph", "-o", "another"]])
 def test_what_cannot_be_written_is_refused_before_the_work(command_line: Callable, place: Path, monkeypatch, words):
     spoiled(place)
     monkeypatch.setattr(ase_hybridham.model, "load_model", lambda *_: pytest.fail("the model was loaded"))

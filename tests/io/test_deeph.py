@@ -28,7 +28,6 @@ from ase_hybridham.io import (
 )
 from ase_hybridham.symmetry import spherical_harmonics
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList
-from tests.conftest import random_atoms
 
 SAMPLES = [
     "graphene",
@@ -60,22 +59,6 @@ def copied(golden: Path, to: Path, sample: str = "graphene") -> Path:
     folder = to / sample
     shutil.copytree(golden / "openmx" / sample / "deeph", folder)
     return folder
-
-
-def random_system(seed: int, basis: Basis, spinor: bool = False) -> LCAOSystem:
-    rng = np.random.default_rng(seed)
-    atoms = random_atoms(seed, 4)
-    pairs = PairList.from_atoms(atoms, basis.cutoffs())
-    atoms.pbc = pairs.shifts.any(axis=0)
-    basis = Basis.of(*(basis[z] for z in sorted(set(atoms.numbers.tolist()))))
-
-    def blocks(spinor: bool) -> PairBlocks:
-        zeros = PairBlocks.zeros(pairs, basis, spinor=spinor, dtype=complex if spinor else float)
-        noise = rng.normal(size=zeros.values.shape) + (1j * rng.normal(size=zeros.values.shape) if spinor else 0)
-        return zeros.with_values(noise).hermitian_part()
-
-    spin = "spinor" if spinor else "none"
-    return LCAOSystem(atoms, (blocks(spinor),), blocks(False), spin=spin, fermi_level=rng.normal())
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
@@ -140,23 +123,6 @@ def test_atoms_outside_the_cell_stay_there(golden):
     assert system.pairs.distances.max() < 2.0  # a molecule; wrapped atoms would be a cell apart
 
 
-@pytest.mark.parametrize("spinor", [False, True])
-@pytest.mark.parametrize("seed", range(3))
-def test_written_then_read_is_the_same(mixed_basis, tmp_path, seed, spinor):
-    system = random_system(seed, mixed_basis, spinor)
-    write_deeph(system, tmp_path / "folder")
-    again = read_system(tmp_path / "folder")
-    assert again.pairs.same_pairs(system.pairs)
-    assert again.spin == system.spin
-    assert again.fermi_level == system.fermi_level
-    np.testing.assert_array_equal(again.atoms.positions, system.atoms.positions)
-    np.testing.assert_array_equal(again.atoms.cell.array, system.atoms.cell.array)
-    np.testing.assert_array_equal(again.atoms.pbc, system.atoms.pbc)
-    for a, b in zip(again.operators, system.operators, strict=True):
-        np.testing.assert_array_equal(a.values, b.values)
-    assert {p.name for p in tmp_path.iterdir()} == {"folder"}
-
-
 def test_rewritten_openmx_folder_holds_the_same_blocks_in_the_same_order(golden, tmp_path):
     source = golden / "openmx/MoS2_monolayer/deeph"
     write_deeph(read_deeph(source), tmp_path / "again")
@@ -164,12 +130,6 @@ def test_rewritten_openmx_folder_holds_the_same_blocks_in_the_same_order(golden,
         with h5py.File(source / name) as theirs, h5py.File(tmp_path / "again" / name) as ours:
             assert list(ours) == list(theirs)
             assert all(np.array_equal(ours[key][()], theirs[key][()]) for key in theirs)
-
-
-def test_nothing_is_overwritten(golden, tmp_path):
-    folder = copied(golden, tmp_path)
-    with pytest.raises(ValueError, match="already there"):
-        write_deeph(read_deeph(folder), folder)
 
 
 def test_a_single_atom_in_a_small_cell(tmp_path):
@@ -284,7 +244,7 @@ BROKEN_BLOCKS = {
     "key digits": (lambda f: f.create_dataset(f"[0, 0, {'9' * 5000}, 1, 1]", data=1.0), "expected a name like"),
     "key reach": (lambda f: f.create_dataset("[0, 0, 99999999999999999999, 1, 1]", data=1.0), "within reach"),
     "key atom": (lambda f: f.create_dataset("[0, 0, 0, 0, 1]", data=1.0), "expected atoms 1 to 2"),
-    "key twice": (lambda f: f.create_dataset("[0,0,0,1,1]", data=1.0), "stands twice"),
+    "key twice": (lambda f: f.create_dataset("[0,0,0,1,1]", data=np.zeros((13, 13))), "stands twice"),
 }
 
 
