@@ -5,12 +5,18 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.abc import GetOutputsMixin
-from ase.calculators.calculator import Calculator, CalculatorSetupError, all_changes, compare_atoms
+from ase.calculators.calculator import (
+    Calculator,
+    CalculatorSetupError,
+    PropertyNotImplementedError,
+    all_changes,
+    compare_atoms,
+)
 from ase.dft.kpoints import BandPath
 from ase.spectrum.band_structure import BandStructure
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +29,6 @@ from ase_hybridham.solve import (
     bands,
     eigenvalues,
     electrons_of,
-    fermi_level,
     find_fermi_level,
     k_mesh,
     mesh_density,
@@ -32,10 +37,10 @@ from ase_hybridham.solve import (
 )
 from ase_hybridham.store import names_data_set, read_structure
 from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList
-from ase_hybridham.system.lcao import PotentialReference
+from ase_hybridham.system.lcao import PotentialReference, SpinKind
 from ase_hybridham.system.pairs import outside_of_radii, pair_vectors
 
-__all__ = ["HamiltonianModel", "HybridHamCalculator"]
+__all__ = ["CollinearModel", "HamiltonianModel", "HybridHamCalculator"]
 
 # A given S belongs to one geometry. Files round positions to 1e-6 angstrom or less; S changes by 1e-4 over this.
 SAME_POSITION = 1e-4  # angstrom
@@ -61,11 +66,20 @@ class HamiltonianModel(Protocol):
         """H in eV, hermitian, without spin or of spinors, on the given pairs."""
 
 
+@runtime_checkable
+class CollinearModel(HamiltonianModel, Protocol):
+    """A model that may predict two operators; it is asked for `hamiltonian` and not for `predict`."""
+
+    def hamiltonian(self, atoms: Atoms, pairs: PairList | None = None) -> tuple[PairBlocks, ...]:
+        """H as `LCAOSystem` takes it: one operator, or two without spin, up and down."""
+
+
 class HybridHamCalculator(GetOutputsMixin, Calculator):
     """Electronic structure from a predicted Hamiltonian; no self-consistency.
 
     The model is evaluated once for a geometry, whatever k-points are asked for afterwards. What the getters
-    (`get_eigenvalues`, `get_fermi_level`, ...) return is always that of the atoms as they are now.
+    (`get_eigenvalues`, `get_fermi_level`, ...) return is always that of the atoms as they are now. Of collinear spin
+    index 0 is up and 1 is down, both with one Fermi level.
 
     Parameters
     ----------
@@ -124,10 +138,11 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         self.overlap = _given_overlap(overlap)
         self.energy_calculator = energy_calculator
         own = ["energy", "free_energy"] if energy_calculator is None else energy_calculator.implemented_properties
-        self.implemented_properties = list(own)
+        self.implemented_properties = list(dict.fromkeys([*own, "magmom"]))
         self._attached: Atoms | None = None  # the live object: what the getters answer for
         self._system: LCAOSystem | None = None
         self._fermi_level: float | None = None  # of _system
+        self._moment = 0.0  # known together with the Fermi level
         self._mesh: dict[str, Any] = {}
         self._warned = False
         super().__init__(atoms=atoms, kpts=kpts, smearing=smearing, width=width, charge=charge)
@@ -169,13 +184,23 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         properties: list[str] | tuple[str, ...] = ("energy",),
         system_changes: list[str] = all_changes,
     ) -> None:
-        """Fill `results`: from the energy calculator, or energy NaN with the electronic structure."""
+        """Fill `results`: from the energy calculator, or energy NaN with the electronic structure.
+
+        The magnetic moment in mu_B, N_up - N_down, is that of the predicted bands; 0 without spin, none of spinors.
+        """
         atoms = self._current() if atoms is None else atoms
         self.atoms = atoms.copy()
+        if "magmom" in properties:
+            self._solve(atoms)
+            if "magmom" not in self.results:
+                raise PropertyNotImplementedError("magmom: not computed of spinors")
+        asked = [name for name in properties if name != "magmom"]
         if self.energy_calculator is not None:
             # the bands wait until somebody asks: a relaxation does not
-            for name in properties:
+            for name in asked:
                 self.results[name] = self.energy_calculator.get_property(name, atoms)
+            return
+        if not asked:
             return
         if not self._warned:
             self._warned = True
@@ -232,9 +257,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         else:
             k_points, weights = self._mesh_of(system)
             energies = eigenvalues(system, k_points)
-            level = self._fermi_level = find_fermi_level(
-                energies, weights, electrons_of(system), spin_degeneracy(system), **self._smearing
-            )
+            level = self._fill(system, energies, weights)
         self.results.update(
             eigenvalues=energies,
             occupations=spin_degeneracy(system) * occupations(energies, level, **self._smearing),
@@ -242,11 +265,23 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
             ibz_kpoints=k_points,
             kpoint_weights=weights,
         )
+        if system.spin != "spinor":
+            self.results["magmom"] = self._moment
 
     def _level_of(self, system: LCAOSystem) -> float:
         if self._fermi_level is None:
-            self._fermi_level = fermi_level(system, *self._mesh_of(system), **self._smearing)
+            k_points, weights = self._mesh_of(system)
+            return self._fill(system, eigenvalues(system, k_points), weights)
         return self._fermi_level
+
+    def _fill(self, system: LCAOSystem, energies: NDArray, weights: NDArray) -> float:
+        """Fermi level, and with it the moment, of the eigenvalues on the mesh."""
+        degeneracy = spin_degeneracy(system)
+        level = find_fermi_level(energies, weights, electrons_of(system), degeneracy, **self._smearing)
+        filling = degeneracy * occupations(energies, level, **self._smearing)
+        up, *down = np.einsum("skn,k->s", filling, weights)
+        self._fermi_level, self._moment = level, float(up - down[0]) if down else 0.0
+        return level
 
     def _mesh_of(self, system: LCAOSystem) -> tuple[NDArray, NDArray]:
         mesh = self._mesh or {"density": mesh_density(system.n_orbitals)}
@@ -271,12 +306,14 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
             )
         bare = atoms.copy()
         overlap = self._overlap_of(bare)
-        h = self.model.predict(bare, None if overlap is None else overlap.pairs)
+        pairs, model = None if overlap is None else overlap.pairs, self.model
+        h = model.hamiltonian(bare, pairs) if isinstance(model, CollinearModel) else (model.predict(bare, pairs),)
+        spin: SpinKind = "collinear" if len(h) == 2 else "spinor" if h[0].spinor else "none"
         self._system = LCAOSystem(
             bare,
-            (h,),
+            h,
             overlap,
-            spin="spinor" if h.spinor else "none",
+            spin=spin,
             electrons=self._electrons(bare),
             potential_reference=self.model.potential_reference,
             provenance=dict(self.model.provenance),

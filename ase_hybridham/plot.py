@@ -23,7 +23,10 @@ RESOLUTION = 200  # dots per inch
 REFERENCE_STYLE: dict[str, Any] = {"color": "0.55", "linewidth": 2.6, "linestyle": "-", "zorder": 2.0}
 OVERLAY_STYLE: dict[str, Any] = {"color": "#c1121f", "linewidth": 1.2, "linestyle": (0, (4, 1.6)), "zorder": 3.0}
 ALONE_STYLE: dict[str, Any] = {"color": "#14467c", "linewidth": 1.3, "linestyle": "-", "zorder": 3.0}
-SECOND_SPIN: dict[str, Any] = {"alpha": 0.45}
+# spin down, where there are two
+REFERENCE_DOWN: dict[str, Any] = {"color": "0.78", "linewidth": 1.8}
+OVERLAY_DOWN: dict[str, Any] = {"color": "#1d6fb8", "linestyle": (0, (1, 1.2))}
+ALONE_DOWN: dict[str, Any] = {"color": "#c1121f", "linestyle": (0, (4, 1.6))}
 
 
 def new_axes(width: float = 4.6, height: float = 4.0) -> Axes:
@@ -59,7 +62,7 @@ def plot_bands(
     zero: str = r"E_\mathrm{F}",
     ax: Axes | None = None,
 ) -> Axes:
-    """Bands, alone or over a reference, each with its own `reference` energy at zero.
+    """Bands, alone or over a reference, each with its own `reference` energy at zero; up and down in two styles.
 
     Parameters
     ----------
@@ -87,9 +90,9 @@ def plot_bands(
     if reference is not None:
         # its k-points may be spaced otherwise: both paths span the same axis
         other, _, _ = _axis(reference)
-        handles.append(_draw(ax, other * (x[-1] / other[-1]), reference, labels[1], REFERENCE_STYLE))
-    style = ALONE_STYLE if reference is None else OVERLAY_STYLE
-    handles.insert(0, _draw(ax, x, bands, labels[0], style))
+        handles = _draw(ax, other * (x[-1] / other[-1]), reference, labels[1], REFERENCE_STYLE, REFERENCE_DOWN)
+    styles = (ALONE_STYLE, ALONE_DOWN) if reference is None else (OVERLAY_STYLE, OVERLAY_DOWN)
+    handles = [*_draw(ax, x, bands, labels[0] if handles else "", *styles), *handles]
     ax.axhline(0.0, color="0.2", linewidth=0.7, linestyle=":", zorder=1.0)
     for tick in ticks[1:-1]:
         ax.axvline(tick, color="0.85", linewidth=0.7, zorder=0.5)
@@ -98,18 +101,23 @@ def plot_bands(
     ax.set_xlim(x[0], x[-1])
     ax.set_ylim(low, high)
     ax.set_ylabel(rf"$E - {zero}$ (eV)")
-    if reference is not None:
+    if len(handles) > 1:
         ax.legend(
             handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False, borderaxespad=0.2
         )
     return ax
 
 
-def _draw(ax: Axes, x: NDArray, bands: BandStructure, label: str, style: dict[str, Any]) -> Line2D:
-    energies = bands.energies - bands.reference
-    for spin, channel in enumerate(energies):
-        ax.plot(x, np.broadcast_to(channel, (len(x), channel.shape[1])), **style, **(SECOND_SPIN if spin else {}))
-    return Line2D([], [], label=label, **style)
+def _draw(
+    ax: Axes, x: NDArray, bands: BandStructure, label: str, style: dict[str, Any], down: dict[str, Any]
+) -> list[Line2D]:
+    """Entries of the legend, one for each spin."""
+    energies, handles = bands.energies - bands.reference, []
+    names = [label] if len(energies) == 1 else [f"{label} up".strip(), f"{label} down".strip()]
+    for channel, name, change in zip(energies, names, ({}, down), strict=False):
+        ax.plot(x, np.broadcast_to(channel, (len(x), channel.shape[1])), **style | change)
+        handles.append(Line2D([], [], label=name, **style | change))
+    return handles
 
 
 def _axis(bands: BandStructure) -> tuple[NDArray, list[float], list[str]]:

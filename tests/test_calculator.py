@@ -20,7 +20,7 @@ from ase_hybridham.errors import CheckpointError, FormatError, OverlapError
 from ase_hybridham.io import write_deeph
 from ase_hybridham.solve import eigenvalues
 from ase_hybridham.store import append_systems
-from ase_hybridham.system import AtomBasis, Basis, GaussianRadial, PairBlocks, PairList, Shell
+from ase_hybridham.system import AtomBasis, Basis, GaussianRadial, LCAOSystem, PairBlocks, PairList, Shell
 
 ELECTRONS = 4
 # Goodwin's parameters for carbon, with one exponential for all integrals: eV, angstrom
@@ -57,6 +57,18 @@ class StandIn:
         assert atoms.calc is None
         pairs = PairList.from_atoms(atoms, self.basis.cutoffs()) if pairs is None else pairs
         return PairBlocks(pairs, self.basis, two_centre(pairs, ONSITE, 1.0))
+
+
+class Ferromagnet(StandIn):
+    """The same with an exchange field: up lies lower, in the p shell more than in the s shell."""
+
+    def predict(self, atoms: Atoms, pairs: PairList | None = None) -> PairBlocks:
+        raise AssertionError("a model of two operators is asked for both")
+
+    def hamiltonian(self, atoms: Atoms, pairs: PairList | None = None) -> tuple[PairBlocks, ...]:
+        mean, field = super().predict(atoms, pairs), np.diag([0.5, 3.0, 3.0, 3.0])
+        values = two_centre(mean.pairs, field, 0.0)
+        return mean.with_values(mean.values - values), mean.with_values(mean.values + values)
 
 
 def some_overlap(atoms: Atoms, basis: Basis, pairs: PairList) -> PairBlocks:
@@ -97,6 +109,56 @@ def test_getters_agree_with_each_other_and_with_the_system():
     assert np.einsum("kn,k->", filling, w) == pytest.approx(2 * ELECTRONS, abs=1e-6)
     assert (filling.min(), filling.max()) == (pytest.approx(0, abs=1e-6), pytest.approx(2, abs=1e-6))
     assert (calc.get_number_of_spins(), calc.get_number_of_bands(), calc.get_spin_polarized()) == (1, 8, False)
+
+
+@pytest.mark.parametrize("kpts", [(4, 3, 1), [[0, 0, 0], [0.5, 0, 0]]])
+def test_two_spins_are_those_of_two_operators_at_one_fermi_level(kpts):
+    atoms = sheet(0.05)
+    calc = atoms.calc = HybridHamCalculator(Ferromagnet(), kpts=(4, 3, 1))
+    moment = atoms.get_magnetic_moment()
+    calc.set(kpts=kpts)
+    system, k, w = calc.get_system(), calc.get_ibz_k_points(), calc.get_k_point_weights()
+    assert (system.spin, calc.get_number_of_spins(), calc.get_spin_polarized()) == ("collinear", 2, True)
+    energies = np.array([[calc.get_eigenvalues(kpt=n, spin=s) for n in range(len(k))] for s in (0, 1)])
+    for one, h in zip(energies, system.hamiltonian, strict=True):
+        alone = LCAOSystem(system.atoms, (h,), system.overlap)
+        np.testing.assert_array_equal(one, eigenvalues(alone, k)[0])
+    assert np.abs(energies[0] - energies[1]).min() > 0.1
+    filling = np.array([[calc.get_occupation_numbers(kpt=n, spin=s) for n in range(len(k))] for s in (0, 1)])
+    assert (filling.min(), filling.max()) == (pytest.approx(0, abs=1e-6), pytest.approx(1, abs=1e-6))
+    structure = calc.band_structure("GMKG", npoints=7)
+    assert structure.energies.shape == (2, 7, 8)
+    assert structure.reference == calc.get_fermi_level()
+    # of the mesh, whatever the k-points of the eigenvalues are
+    assert atoms.get_magnetic_moment() == pytest.approx(moment, abs=1e-12)
+    assert 0.5 < moment < 2 * ELECTRONS
+    if len(k) != 2:
+        electrons = np.einsum("skn,k->s", filling, w)
+        assert electrons.sum() == pytest.approx(2 * ELECTRONS, abs=1e-6)
+        assert electrons[0] - electrons[1] == pytest.approx(moment, abs=1e-12)
+    assert calc.model.evaluations == 1
+
+
+def test_moment_costs_no_energy_and_follows_the_atoms():
+    atoms = sheet()
+    atoms.calc = HybridHamCalculator(Ferromagnet(), energy_calculator=LennardJones(), kpts=(4, 4, 1))
+    first = atoms.get_magnetic_moment()
+    atoms.get_potential_energy()
+    change_positions(atoms)
+    second = atoms.get_magnetic_moment()
+    fresh = atoms.copy()
+    fresh.calc = HybridHamCalculator(Ferromagnet(), kpts=(4, 4, 1))
+    assert second == fresh.get_magnetic_moment() != first
+    assert attached(sheet(), kpts=(2, 2, 1)).get_magnetic_moment() == 0
+
+
+def test_ases_density_of_states_of_two_spins():
+    atoms = sheet()
+    atoms.calc = HybridHamCalculator(Ferromagnet(), kpts=(6, 6, 1))
+    dos = DOS(atoms.calc, width=0.1, window=(-40, 0), npts=2000)
+    filled = [np.trapezoid(dos.get_dos(spin=s), dos.get_energies()) for s in (0, 1)]
+    assert sum(filled) == pytest.approx(2 * ELECTRONS, abs=0.1)
+    assert filled[0] - filled[1] == pytest.approx(atoms.get_magnetic_moment(), abs=0.1)
 
 
 def test_model_is_evaluated_once_for_a_geometry():

@@ -53,6 +53,20 @@ def test_given_axes_are_used_and_two_spins_drawn():
     assert plot_bands(hexagonal_bands(n_spins=2), ax=ax, window=(-1, 5)) is ax
     assert len(curves(ax)) == 6
     assert ax.get_ylim() == (-1, 5)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["up", "down"]
+
+
+def test_every_spin_of_every_source_has_its_style_and_its_name():
+    ax = plot_bands(hexagonal_bands(n_spins=2), hexagonal_bands(n_spins=2, npoints=12), labels=("ours", "theirs"))
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == ["ours up", "ours down", "theirs up", "theirs down"]
+    handles = [(line.get_color(), line.get_linestyle()) for line in ax.get_legend().legend_handles]
+    drawn = [line for line in ax.get_lines() if len(line.get_xdata()) > 2]
+    assert len({color for color, _ in handles}) == 4
+    styles = [(line.get_color(), line.get_linestyle()) for line in drawn[::3]]
+    assert styles == [*handles[2:], *handles[:2]]
+    mixed = plot_bands(hexagonal_bands(), hexagonal_bands(n_spins=2)).get_legend()
+    assert [text.get_text() for text in mixed.get_texts()] == ["predicted", "DFT up", "DFT down"]
 
 
 def test_doubled_points_and_jumps_are_labeled_once():

@@ -12,6 +12,7 @@ ROWS = (
     ("on-site", lambda e, s: e.mean_of(s, "onsite_mae")),
     ("hopping", lambda e, s: e.mean_of(s, "hopping_mae")),
     ("gauge-free", lambda e, s: e.mean_of(s, "gauge_free_mae")),
+    ("spin splitting", lambda e, s: e.mean_of(s, "splitting_mae")),
     ("bands", lambda e, s: e.band_mean(s)),
     ("bands, aligned", lambda e, s: e.band_mean(s, aligned=True)),
 )

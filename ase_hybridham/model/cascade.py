@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from ase_hybridham.model.targets import TargetScale
 from ase_hybridham.model.transformer import GraphTransformer
 from ase_hybridham.model.vocabulary import Vocabulary
 from ase_hybridham.system import Basis, PairBlocks, PairList
+from ase_hybridham.system.lcao import SpinKind
 
 __all__ = ["Cascade", "Domain", "Stage", "Stage2"]
 
@@ -34,7 +35,7 @@ class Domain:
         Longest pair in angstrom.
     n_neighbors : float
         Average number of pairs of an atom.
-    spin : {"none", "spinor"}
+    spin : {"none", "collinear", "spinor"}
     time_reversal : bool
         Whether spinor blocks are even under time reversal, as they are without magnetism.
     """
@@ -42,12 +43,12 @@ class Domain:
     basis: Basis
     reach: float
     n_neighbors: float
-    spin: Literal["none", "spinor"] = "none"
+    spin: SpinKind = "none"
     time_reversal: bool = True
 
     def __post_init__(self) -> None:
-        if self.spin not in ("none", "spinor"):
-            raise ValueError(f"domain: expected spin none or spinor, got {self.spin!r}")
+        if self.spin not in get_args(SpinKind):
+            raise ValueError(f"domain: expected spin {' or '.join(get_args(SpinKind))}, got {self.spin!r}")
         if not (0 < self.reach < math.inf and 0 < self.n_neighbors < math.inf):
             raise ValueError(
                 f"domain: expected positive reach and n_neighbors, got {self.reach} and {self.n_neighbors}"
@@ -183,10 +184,24 @@ class Cascade(nn.Module):
         return node + node_change, edge + edge_change
 
     @torch.no_grad()
-    def predict(self, pairs: PairList, stage: Stage | None = None) -> PairBlocks:
-        """The Hamiltonian on a pair list, eV; Hermitian to rounding unless the read-out of stage 1 is free."""
+    def hamiltonian(self, pairs: PairList, stage: Stage | None = None) -> tuple[PairBlocks, ...]:
+        """The Hamiltonian on a pair list, eV: one operator, or up and down (collinear spin).
+
+        Hermitian to rounding unless the read-out of stage 1 is free.
+        """
         node, edge = self(self.graph(pairs), stage)
         return blocks_from_components(node, edge, pairs, self.vocabulary)
+
+    def predict(self, pairs: PairList, stage: Stage | None = None) -> PairBlocks:
+        """The only operator of `hamiltonian`.
+
+        Raises
+        ------
+        ValueError
+            If there are two.
+        """
+        (hamiltonian,) = self.hamiltonian(pairs, stage)
+        return hamiltonian
 
     def _zeros(self, graph: PairGraph) -> tuple[Tensor, Tensor]:
         size = self.vocabulary.size

@@ -27,7 +27,7 @@ from ase_hybridham.model.cascade import Cascade, Domain, Stage
 from ase_hybridham.model.config import ModelConfig
 from ase_hybridham.model.gradient import block_derivatives
 from ase_hybridham.system import Basis, PairBlocks, PairList
-from ase_hybridham.system.lcao import PotentialReference
+from ase_hybridham.system.lcao import PotentialReference, SpinKind
 
 __all__ = ["SUFFIX", "TrainedModel", "find_model", "load_model", "read_metadata", "save_model", "select_device"]
 
@@ -63,15 +63,20 @@ class TrainedModel:
         """Orbitals of H, with radial functions if the training data had them."""
         return self.cascade.domain.basis
 
-    def predict(
+    @property
+    def spin(self) -> SpinKind:
+        """Of H: none, collinear (two operators, up and down) or spinor."""
+        return self.cascade.domain.spin
+
+    def hamiltonian(
         self,
         atoms: Atoms,
         pairs: PairList | None = None,
         stage: Stage | None = None,
         *,
         hermitian: bool = True,
-    ) -> PairBlocks:
-        """H in eV of a structure.
+    ) -> tuple[PairBlocks, ...]:
+        """H in eV of a structure, as `LCAOSystem` takes it: one operator, or up and down.
 
         Parameters
         ----------
@@ -88,11 +93,43 @@ class TrainedModel:
         CheckpointError
             If the network does not know an element, or two elements that are neighbors here never were in training.
         """
-        h = self.cascade.predict(self._known_pairs(atoms, pairs), stage)
-        return h.hermitian_part() if hermitian else h
+        operators = self.cascade.hamiltonian(self._known_pairs(atoms, pairs), stage)
+        return tuple(h.hermitian_part() for h in operators) if hermitian else operators
+
+    def predict(
+        self,
+        atoms: Atoms,
+        pairs: PairList | None = None,
+        stage: Stage | None = None,
+        *,
+        spin: int | None = None,
+        hermitian: bool = True,
+    ) -> PairBlocks:
+        """One operator of `hamiltonian`, whose arguments it takes.
+
+        Parameters
+        ----------
+        spin : {0, 1}, optional
+            Up or down, for collinear spin, where there is no default.
+
+        Raises
+        ------
+        CheckpointError
+            As `hamiltonian` does.
+        ValueError
+            If there are two operators and `spin` does not say which, or there is none of this number.
+        """
+        index = self._operator(spin)
+        return self.hamiltonian(atoms, pairs, stage, hermitian=hermitian)[index]
 
     def derivatives(
-        self, atoms: Atoms, displacements: ArrayLike, pairs: PairList | None = None, stage: Stage | None = None
+        self,
+        atoms: Atoms,
+        displacements: ArrayLike,
+        pairs: PairList | None = None,
+        stage: Stage | None = None,
+        *,
+        spin: int | None = None,
     ) -> list[PairBlocks]:
         """dH/ds at s = 0 for atoms at r + s u, exact, on fixed pairs; one entry for every u.
 
@@ -102,7 +139,7 @@ class TrainedModel:
         displacements : array, shape (n, n_atoms, 3)
             u: polarization vectors in angstrom, say, or velocities, for which s is the time. Atoms move with their
             periodic images; the cell stays.
-        pairs, stage
+        pairs, stage, spin
             As in `predict`.
 
         Returns
@@ -115,9 +152,11 @@ class TrainedModel:
         CheckpointError
             As `predict` does.
         ValueError
-            If displacements have another shape or are not finite.
+            As `predict` does, or if displacements have another shape or are not finite.
         """
-        return block_derivatives(self.cascade, self._known_pairs(atoms, pairs), displacements, stage)
+        index = self._operator(spin)
+        operators = block_derivatives(self.cascade, self._known_pairs(atoms, pairs), displacements, stage)
+        return [of_spins[index] for of_spins in operators]
 
     def gradient(
         self,
@@ -125,6 +164,8 @@ class TrainedModel:
         indices: Sequence[int] | None = None,
         pairs: PairList | None = None,
         stage: Stage | None = None,
+        *,
+        spin: int | None = None,
     ) -> list[list[PairBlocks]]:
         """dH/dR of single atoms in eV/angstrom: entry [n][x] is for atom indices[n] along x, y, z.
 
@@ -135,12 +176,12 @@ class TrainedModel:
         atoms : ase.Atoms
         indices : sequence of int, optional
             Atoms; by default all, in order. Each of the 3 n results takes the memory of one H.
-        pairs, stage
+        pairs, stage, spin
             As in `predict`.
 
         Raises
         ------
-        CheckpointError
+        CheckpointError, ValueError
             As `predict` does.
         IndexError
             If there is no such atom.
@@ -149,8 +190,17 @@ class TrainedModel:
         displacements = np.zeros((len(moved), 3, len(atoms), 3))
         for n, atom in enumerate(moved):
             displacements[n, :, atom] = np.eye(3)
-        flat = self.derivatives(atoms, displacements.reshape(-1, len(atoms), 3), pairs, stage)
+        flat = self.derivatives(atoms, displacements.reshape(-1, len(atoms), 3), pairs, stage, spin=spin)
         return [flat[3 * n : 3 * n + 3] for n in range(len(moved))]
+
+    def _operator(self, spin: int | None) -> int:
+        """Which operator of `hamiltonian` is meant."""
+        n_operators = self.cascade.vocabulary.n_operators
+        if n_operators == 2 and spin is None:
+            raise ValueError("spin: this model predicts two operators; give spin=0 (up) or 1, or call hamiltonian()")
+        if spin not in (None, *range(n_operators)):
+            raise ValueError(f"spin: expected {' or '.join(map(str, range(n_operators)))}, got {spin!r}")
+        return spin or 0
 
     def _known_pairs(self, atoms: Atoms, pairs: PairList | None) -> PairList:
         """The pairs, if the network knows their elements."""
@@ -245,7 +295,8 @@ def _probe(cascade: Cascade) -> list[float]:
     numbers = cascade.vocabulary.numbers
     atoms = Atoms([*numbers, numbers[0]], [(0.4 * n, 1.1 * (n % 2), 1.2 * n) for n in range(len(numbers) + 1)])
     pairs = PairList.from_atoms(atoms, cascade.domain.reach)
-    H = copy.deepcopy(cascade).to(device="cpu", dtype=torch.float64).predict(pairs).values.view(np.float64)
+    operators = copy.deepcopy(cascade).to(device="cpu", dtype=torch.float64).hamiltonian(pairs)
+    H = np.concatenate([h.values.view(np.float64) for h in operators])
     return [float(np.linalg.norm(H)), *H[:: max(1, len(H) // PROBE_VALUES)][:PROBE_VALUES].tolist()]
 
 

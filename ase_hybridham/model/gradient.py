@@ -30,7 +30,7 @@ EDGES = 1500
 
 def block_derivatives(
     cascade: Cascade, pairs: PairList, displacements: ArrayLike, stage: Stage | None = None
-) -> list[PairBlocks]:
+) -> list[tuple[PairBlocks, ...]]:
     """dH/ds at s = 0 for atoms at r + s u, on pairs that stay what they are.
 
     Parameters
@@ -44,8 +44,8 @@ def block_derivatives(
 
     Returns
     -------
-    list of n PairBlocks
-        Hermitian, in eV times the unit of u per angstrom.
+    list of n tuples of PairBlocks
+        One operator, or up and down; Hermitian, in eV times the unit of u per angstrom.
 
     Raises
     ------
@@ -65,7 +65,8 @@ def block_derivatives(
             node, edge = _push_forward(cascade, graph, stage, stretch[:, pairs.hopping], turn[:, pairs.hopping])
             for n in range(len(turn)):
                 moved = blocks_from_components(node[n], edge[n], pairs, cascade.vocabulary)
-                derivatives.append((moved + _turning(hamiltonian, turn[n])).hermitian_part())
+                of_spins = zip(moved, hamiltonian, strict=True)
+                derivatives.append(tuple((dh + _turning(h, turn[n])).hermitian_part() for dh, h in of_spins))
     return derivatives
 
 

@@ -4,6 +4,7 @@ Edges are sorted by i. Every edge has its own frame, whose z axis is the edge; t
 frame, where the network works.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,17 +66,25 @@ class PairGraph(Data):
 
     @classmethod
     def with_targets(
-        cls, hamiltonian: PairBlocks, vocabulary: Vocabulary, lmax: int, dtype: torch.dtype = torch.float32
+        cls,
+        hamiltonian: Sequence[PairBlocks],
+        vocabulary: Vocabulary,
+        lmax: int,
+        dtype: torch.dtype = torch.float32,
     ) -> "PairGraph":
-        """The graph of an operator's pairs that carries the operator as target."""
-        pairs = hamiltonian.pairs
+        """The graph of the pairs of a Hamiltonian that carries it as target: one operator, or up and down."""
+        if len(hamiltonian) != vocabulary.n_operators:
+            raise ValueError(f"hamiltonian: expected {vocabulary.n_operators} operator(s), got {len(hamiltonian)}")
+        pairs = hamiltonian[0].pairs
         graph = cls.from_pairs(pairs, vocabulary, lmax, dtype)
         frames = [
             torch.from_numpy(f) for f in alignment_matrices(pairs.vectors, vocabulary.lmax)
         ]  # self pairs: the lab
         values = torch.zeros(len(pairs), vocabulary.size, dtype=torch.float64)
-        for elements, rows, blocks in hamiltonian.groups():
+        for (elements, rows, blocks), *others in zip(*(h.groups() for h in hamiltonian), strict=True):
             direct_sum = vocabulary.direct_sum(elements)
+            if others:
+                blocks = np.stack([blocks, *(stack for _, _, stack in others)], axis=1)
             components = torch.from_numpy(np.ascontiguousarray(direct_sum.to_sum(blocks).real))
             turned = turn_components(components, direct_sum, [frame[rows] for frame in frames])
             values[rows, : direct_sum.size] = turned
@@ -107,14 +116,19 @@ def turn_components(
     return torch.cat(parts, dim=1).index_select(1, torch.argsort(torch.cat(columns)))
 
 
-def blocks_from_components(nodes: Tensor, edges: Tensor, pairs: PairList, vocabulary: Vocabulary) -> PairBlocks:
-    """Blocks of on-site components (lab) and hopping components (edge frames), eV."""
+def blocks_from_components(
+    nodes: Tensor, edges: Tensor, pairs: PairList, vocabulary: Vocabulary
+) -> tuple[PairBlocks, ...]:
+    """The operators of on-site components (lab) and hopping components (edge frames), eV: one, or up and down."""
     components = torch.cat([nodes, edges]).detach().double().cpu()
     frames = [torch.from_numpy(f) for f in alignment_matrices(pairs.vectors, vocabulary.lmax)]
-    groups: dict[tuple[int, int], NDArray] = {}
+    groups: list[dict[tuple[int, int], NDArray]] = [{} for _ in range(vocabulary.n_operators)]
     for elements, rows in pairs.element_groups.items():
         direct_sum = vocabulary.direct_sum(elements)
         picked = components[rows, : direct_sum.size]
         lab = turn_components(picked, direct_sum, [frame[rows] for frame in frames], back=True)
-        groups[elements] = direct_sum.to_blocks(lab.numpy())
-    return PairBlocks.from_groups(pairs, vocabulary.basis, groups, spinor=vocabulary.spin == "spinor")
+        blocks = direct_sum.to_blocks(lab.numpy())
+        for spin, group in enumerate(groups):
+            group[elements] = blocks[:, spin] if len(groups) > 1 else blocks
+    spinor = vocabulary.spin == "spinor"
+    return tuple(PairBlocks.from_groups(pairs, vocabulary.basis, group, spinor=spinor) for group in groups)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +12,16 @@ from torch import Tensor
 
 from ase_hybridham.errors import CheckpointError
 from ase_hybridham.model.layout import FeatureLayout
-from ase_hybridham.symmetry import AnyDirectSum, DirectSum, MagneticDirectSum, SpinorDirectSum, reverse_sign
+from ase_hybridham.symmetry import (
+    AnyDirectSum,
+    CollinearDirectSum,
+    DirectSum,
+    MagneticDirectSum,
+    SpinorDirectSum,
+    reverse_sign,
+)
 from ase_hybridham.system import Basis
+from ase_hybridham.system.lcao import SpinKind
 
 __all__ = ["TargetLayout", "Vocabulary"]
 
@@ -28,7 +36,7 @@ class TargetLayout:
 
     Parameters
     ----------
-    direct_sum : DirectSum, SpinorDirectSum or MagneticDirectSum
+    direct_sum : DirectSum, CollinearDirectSum, SpinorDirectSum or MagneticDirectSum
     selection : bool
         The selection rule: an unnatural part has no m = 0 in hoppings and is absent on-site, because every local
         potential and every projector has a mirror plane through the bond. With spin-orbit coupling it holds for the
@@ -120,7 +128,8 @@ class Vocabulary:
     ----------
     basis : Basis
         Of the training set; its elements are the species, in order of atomic number.
-    spin : {"none", "spinor"}
+    spin : {"none", "collinear", "spinor"}
+        One operator, two without spin-orbit coupling (up, down), or one of spinors.
     time_reversal : bool
         Whether spinor blocks are even under time reversal: then they have half the components.
     selection : bool
@@ -131,7 +140,7 @@ class Vocabulary:
         self,
         basis: Basis,
         *,
-        spin: Literal["none", "spinor"] = "none",
+        spin: SpinKind = "none",
         time_reversal: bool = True,
         selection: bool = True,
     ) -> None:
@@ -140,9 +149,12 @@ class Vocabulary:
         self.species = {z: s for s, z in enumerate(self.numbers)}
         # element pair t = n_species * species of i + species of j
         self.element_pairs = [(a, b) for a in self.numbers for b in self.numbers]
-        kind: type[AnyDirectSum] = DirectSum
-        if spin == "spinor":
-            kind = SpinorDirectSum if time_reversal else MagneticDirectSum
+        kinds: dict[SpinKind, type[AnyDirectSum]] = {
+            "none": DirectSum,
+            "collinear": CollinearDirectSum,
+            "spinor": SpinorDirectSum if time_reversal else MagneticDirectSum,
+        }
+        kind = kinds[spin]
         self.targets = [
             TargetLayout(kind(basis[a].degrees, basis[b].degrees), selection) for a, b in self.element_pairs
         ]
@@ -153,6 +165,11 @@ class Vocabulary:
     def n_species(self) -> int:
         """Number of elements."""
         return len(self.numbers)
+
+    @property
+    def n_operators(self) -> int:
+        """Hamiltonians of a structure: two for collinear spin."""
+        return 2 if self.spin == "collinear" else 1
 
     @property
     def n_pairs(self) -> int:

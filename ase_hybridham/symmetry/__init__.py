@@ -1,11 +1,11 @@
 """How do orbitals and blocks turn? Harmonics, Wigner matrices, coupling, spinors, rotation of systems."""
 
+from ase_hybridham.symmetry.collinear import CollinearDirectSum
 from ase_hybridham.symmetry.coupling import DirectSum, Part, clebsch_gordan, polar_coupling
 from ase_hybridham.symmetry.generators import orbital_generators, rotation_generators
 from ase_hybridham.symmetry.harmonics import spherical_harmonics
 from ase_hybridham.symmetry.rotation import orbital_rotation, rotate_blocks, rotate_system
 from ase_hybridham.symmetry.spinor import (
-    AnyDirectSum,
     MagneticDirectSum,
     SpinorDirectSum,
     SpinorPart,
@@ -16,8 +16,11 @@ from ase_hybridham.symmetry.spinor import (
 )
 from ase_hybridham.symmetry.wigner import alignment_matrices, reverse_sign, wigner_D
 
+AnyDirectSum = DirectSum | CollinearDirectSum | SpinorDirectSum | MagneticDirectSum
+
 __all__ = [
     "AnyDirectSum",
+    "CollinearDirectSum",
     "DirectSum",
     "MagneticDirectSum",
     "Part",

@@ -18,7 +18,6 @@ from ase_hybridham.symmetry.wigner import proper_part
 from ase_hybridham.system import PairBlocks
 
 __all__ = [
-    "AnyDirectSum",
     "MagneticDirectSum",
     "SpinorDirectSum",
     "SpinorPart",
@@ -283,9 +282,6 @@ class MagneticDirectSum(ComponentTable):
         """
         index, sign = self.even.partner()
         return np.concatenate([index, index + len(index)]), np.concatenate([sign, -sign])
-
-
-AnyDirectSum = DirectSum | SpinorDirectSum | MagneticDirectSum
 
 
 def _components(start: int, L: int) -> slice:

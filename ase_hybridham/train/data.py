@@ -11,18 +11,22 @@ from torch import Tensor
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
-from ase_hybridham.errors import CheckpointError, FormatError
+from ase_hybridham.errors import FormatError
 from ase_hybridham.model import Cascade, Domain, PairGraph, Stage1Output, turn_components
 from ase_hybridham.store import DataSet
 from ase_hybridham.symmetry import time_reversal_error, wigner_D
+from ase_hybridham.system import LCAOSystem
 
-__all__ = ["add_stage1", "batches", "domain_of", "graphs_of", "rotated", "stage1_output"]
+__all__ = ["add_stage1", "batches", "domain_of", "graphs_of", "majority_up", "rotated", "stage1_output"]
 
 logger = logging.getLogger(__name__)
 
 # Of any element, eV: ten times less than networks err, a hundred times more than self-consistency and storage in
 # single precision leave in non-magnetic bismuthene (1e-6); a magnetic atom breaks time reversal by 0.1 to 1 eV.
 NON_MAGNETIC = 1e-4
+# A mean splitting below this share of the largest is that of moments which cancel; its sign is noise.
+COMPENSATED = 1e-3
+MAGNETIC = 0.05  # eV: largest splitting that deserves a word
 # room for structures a little wider than the training set
 REACH_MARGIN = 0.05  # angstrom
 
@@ -36,16 +40,9 @@ def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
 
     Raises
     ------
-    CheckpointError
-        If the data have two Hamiltonians (collinear spin), which this network does not predict.
     ValueError
-        If no structure has a hopping.
+        If no structure has a hopping, or the valence of an element is unknown.
     """
-    if data.spin == "collinear":
-        raise CheckpointError(
-            f"{data.path}: expected spin 'none' or 'spinor', got 'collinear', two Hamiltonians a structure; "
-            "this network predicts one"
-        )
     if not names:
         raise ValueError(f"{data.path}: the training split is empty; see `hybridham convert --split`")
     pairs = [data[name].pairs for name in names]
@@ -66,6 +63,9 @@ def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
     n_neighbors = n_hoppings / sum(p.n_atoms for p in pairs)
     if data.spin == "none":
         return Domain(basis, reach, n_neighbors)
+    if data.spin == "collinear":
+        _tell_moments(data, names)
+        return Domain(basis, reach, n_neighbors, "collinear")
     magnetic = [name for name in names if time_reversal_error(data[name].hamiltonian[0]) > NON_MAGNETIC]
     if magnetic:
         logger.warning(
@@ -79,8 +79,58 @@ def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
     return Domain(basis, reach, n_neighbors, "spinor", not magnetic)
 
 
+def majority_up(system: LCAOSystem) -> LCAOSystem:
+    """The system with up as the spin whose levels lie lower, on the average weighted with S.
+
+    Without spin-orbit coupling both names of the two spins are the same physics, but only one can be learned.
+    Systems of other spin, and those whose moments cancel, are returned as they are.
+    """
+    if system.spin != "collinear" or not system.hamiltonian:
+        return system
+    up, down = system.hamiltonian
+    mean, largest = _splitting(system)
+    return replace(system, hamiltonian=(down, up)) if mean > COMPENSATED * largest else system
+
+
+def _splitting(system: LCAOSystem) -> tuple[float, float]:
+    """Mean of H_up - H_down, weighted with S (or on the diagonal), and the largest element, eV."""
+    up, down = system.hamiltonian
+    difference = up - down
+    if system.overlap is None:
+        mean = np.concatenate([np.diagonal(difference.block(p)) for p in range(len(system.atoms))]).mean()
+    else:
+        S = system.overlap.values
+        mean = (difference.values @ S) / (S @ S)
+    return float(mean), float(np.abs(difference.values).max())
+
+
+def _tell_moments(data: DataSet, names: Sequence[str]) -> None:
+    """Say how many structures are renamed, and which cannot be learned because their moments cancel."""
+    swapped, compensated = 0, []
+    for name in names:
+        mean, largest = _splitting(data[name])
+        if largest > MAGNETIC and abs(mean) <= COMPENSATED * largest:
+            compensated.append(name)
+        swapped += mean > COMPENSATED * largest
+    if swapped:
+        logger.info(
+            "%s: up is the minority in %d of %d structures; there the two spins are exchanged",
+            data.path,
+            swapped,
+            len(names),
+        )
+    if compensated:
+        logger.warning(
+            "%s: in %d of %d structures the moments cancel (%s, ...); which atom is up cannot be told from positions",
+            data.path,
+            len(compensated),
+            len(names),
+            compensated[0],
+        )
+
+
 def graphs_of(data: DataSet, names: Sequence[str], cascade: Cascade, *, progress: bool = False) -> list[PairGraph]:
-    """Graphs with targets in the dtype and on the device of the network.
+    """Graphs with targets in the dtype and on the device of the network; up is the majority, see `majority_up`.
 
     Raises
     ------
@@ -90,17 +140,18 @@ def graphs_of(data: DataSet, names: Sequence[str], cascade: Cascade, *, progress
     graphs = []
     with tqdm(names, desc="structures", leave=False, disable=None if progress else True) as bar:
         for name in bar:
-            h = data[name].hamiltonian[0]
-            if not np.isfinite(h.values).all():
+            operators = majority_up(data[name]).hamiltonian
+            if not all(np.isfinite(h.values).all() for h in operators):
                 raise FormatError(
                     f"{data.path}: the Hamiltonian of structure {name} is not finite; leave it out of the splits"
                 )
-            if h.spinor and cascade.domain.time_reversal and (error := time_reversal_error(h)) > NON_MAGNETIC:
+            obeys = cascade.domain.spin == "spinor" and cascade.domain.time_reversal
+            if obeys and (error := time_reversal_error(operators[0])) > NON_MAGNETIC:
                 raise FormatError(
                     f"{data.path}: structure {name}: expected time reversal as in the training split, H breaks it by "
                     f"{error:.2g} eV; leave it out of the splits"
                 )
-            graph = PairGraph.with_targets(h, cascade.vocabulary, cascade.lmax, cascade.dtype)
+            graph = PairGraph.with_targets(operators, cascade.vocabulary, cascade.lmax, cascade.dtype)
             graphs.append(graph.to(cascade.device))
     return graphs
 

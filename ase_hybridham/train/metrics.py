@@ -5,6 +5,7 @@ model lacks counts with its whole value). Gauge-free: after the best H -> H + mu
 levels alike and changes no physics.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -27,6 +28,8 @@ class HamiltonianError:
         MAE without the best mu S; None without overlap.
     shift : float or None
         mu in meV, positive if the prediction lies too high.
+    splitting_mae : float or None
+        MAE of H_up - H_down; None but for collinear spin.
     """
 
     mae: float
@@ -36,6 +39,7 @@ class HamiltonianError:
     max: float
     gauge_free_mae: float | None
     shift: float | None
+    splitting_mae: float | None = None
 
     def to_dict(self) -> dict[str, float | None]:
         """Plain JSON types, keys with their unit."""
@@ -43,35 +47,50 @@ class HamiltonianError:
 
 
 def hamiltonian_error(
-    predicted: PairBlocks, reference: PairBlocks, overlap: PairBlocks | None = None
+    predicted: PairBlocks | Sequence[PairBlocks],
+    reference: PairBlocks | Sequence[PairBlocks],
+    overlap: PairBlocks | None = None,
 ) -> HamiltonianError:
     """Errors of a prediction on the pairs of the reference.
 
     Parameters
     ----------
-    predicted, reference : PairBlocks
-        eV, in the same basis.
+    predicted, reference : PairBlocks, or sequences of them
+        eV, in the same basis: one operator, or up and down, whose elements count alike.
     overlap : PairBlocks, optional
-        On the pairs of the reference; for the gauge-free error.
+        On the pairs of the reference; for the gauge-free error, whose mu both spins share.
     """
-    on_reference = predicted if predicted.pairs is reference.pairs else predicted.on_pairs(reference.pairs)
-    difference = 1e3 * (on_reference.values - reference.values)
-    size = _parts(difference)
-    n_onsite = len(_parts(difference[: reference.offsets[reference.pairs.n_atoms]]))
+    operators = _operators(reference)
+    differences = [1e3 * _on_pairs(h, r) for h, r in zip(_operators(predicted), operators, strict=True)]
+    n_onsite = operators[0].offsets[operators[0].pairs.n_atoms]
+    size = _parts(np.concatenate(differences))
+    onsite = _parts(np.concatenate([difference[:n_onsite] for difference in differences]))
+    hopping = _parts(np.concatenate([difference[n_onsite:] for difference in differences]))
     shift = gauge_free = None
     if overlap is not None:
-        S = (overlap.to_spinor() if reference.spinor else overlap).values
-        shift = float((difference.real @ S) / (S @ S))
-        gauge_free = float(_parts(difference - shift * S).mean())
+        S = (overlap.to_spinor() if operators[0].spinor else overlap).values
+        shift = float(np.mean([(difference.real @ S) / (S @ S) for difference in differences]))
+        gauge_free = float(_parts(np.concatenate([difference - shift * S for difference in differences])).mean())
     return HamiltonianError(
         mae=float(size.mean()),
-        onsite_mae=float(size[:n_onsite].mean()),
-        hopping_mae=float(size[n_onsite:].mean()) if len(size) > n_onsite else 0.0,
+        onsite_mae=float(onsite.mean()),
+        hopping_mae=float(hopping.mean()) if len(hopping) else 0.0,
         rms=float(np.sqrt((size**2).mean())),
         max=float(size.max()),
         gauge_free_mae=gauge_free,
         shift=shift,
+        splitting_mae=float(np.abs(differences[0] - differences[1]).mean()) if len(differences) == 2 else None,
     )
+
+
+def _operators(blocks: PairBlocks | Sequence[PairBlocks]) -> tuple[PairBlocks, ...]:
+    return (blocks,) if isinstance(blocks, PairBlocks) else tuple(blocks)
+
+
+def _on_pairs(predicted: PairBlocks, reference: PairBlocks) -> np.ndarray:
+    """predicted - reference on the pairs of the reference."""
+    same = predicted.pairs is reference.pairs
+    return (predicted if same else predicted.on_pairs(reference.pairs)).values - reference.values
 
 
 def _parts(values: np.ndarray) -> np.ndarray:

@@ -86,7 +86,7 @@ def random_hamiltonian(atoms: Atoms, basis: Basis, seed: int = 0, spinor: bool =
 
 def graph_of(hamiltonian: PairBlocks, cascade: Cascade) -> PairGraph:
     """The graph of a Hamiltonian as target, where the network is."""
-    graph = PairGraph.with_targets(hamiltonian, cascade.vocabulary, cascade.lmax, cascade.dtype)
+    graph = PairGraph.with_targets((hamiltonian,), cascade.vocabulary, cascade.lmax, cascade.dtype)
     return graph.to(cascade.device)
 
 

@@ -332,7 +332,7 @@ def test_neighbors_that_never_met_in_training_are_refused():
     alone = Atoms("C2", [(0, 0, 0), (0, 0, 1.4)])
     pairs = PairList.from_atoms(alone, MIXED.cutoffs())
     h = PairBlocks.zeros(pairs, MIXED)
-    graph = PairGraph.with_targets(h, model.cascade.vocabulary, model.cascade.lmax, torch.float64)
+    graph = PairGraph.with_targets((h,), model.cascade.vocabulary, model.cascade.lmax, torch.float64)
     model.cascade.scale1 = TargetScale(model.cascade.vocabulary)
     model.cascade.scale1.fit([graph])
     assert np.isfinite(model.predict(alone).values).all()

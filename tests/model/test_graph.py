@@ -109,15 +109,15 @@ class TestFrames:
 class TestTargets:
     def test_blocks_come_back(self, pairs, vocabulary, device):
         h = random_on(pairs)
-        graph = PairGraph.with_targets(h, vocabulary, 4, torch.float64).to(device)
-        back = blocks_from_components(graph.node_target, graph.edge_target, pairs, vocabulary)
+        graph = PairGraph.with_targets((h,), vocabulary, 4, torch.float64).to(device)
+        (back,) = blocks_from_components(graph.node_target, graph.edge_target, pairs, vocabulary)
         np.testing.assert_allclose(back.values, h.values, atol=1e-12)
         # components carry the norm of the blocks
         size = (graph.node_target**2).sum() + (graph.edge_target**2).sum()
         assert float(size) == pytest.approx((h.values**2).sum(), rel=1e-12)
 
     def test_partner_is_hermiticity(self, pairs, vocabulary):
-        graph = PairGraph.with_targets(random_on(pairs), vocabulary, 4, torch.float64)
+        graph = PairGraph.with_targets((random_on(pairs),), vocabulary, 4, torch.float64)
         edge, node = graph.edge_target.numpy(), graph.node_target.numpy()
         for t in range(vocabulary.n_pairs):
             index, sign = vocabulary.partner[t]
@@ -134,8 +134,8 @@ class TestTargets:
         atoms = STRUCTURES["uneven"]
         h = random_hamiltonian(atoms, MIXED)
         Q = Rotation.random(random_state=5).as_matrix()
-        before = PairGraph.with_targets(h, vocabulary, 4, torch.float64)
-        after = PairGraph.with_targets(rotate_blocks(h, Q), vocabulary, 4, torch.float64)
+        before = PairGraph.with_targets((h,), vocabulary, 4, torch.float64)
+        after = PairGraph.with_targets((rotate_blocks(h, Q),), vocabulary, 4, torch.float64)
         one, other = before.edge_target.numpy(), after.edge_target.numpy()
         assert np.abs(one - other).max() > 1
         for t, target in enumerate(vocabulary.targets):
@@ -164,8 +164,8 @@ class TestTargets:
 
     def test_single_precision_targets_are_rounded_last(self, vocabulary):
         h = random_hamiltonian(STRUCTURES["uneven"], MIXED)
-        single = PairGraph.with_targets(h, vocabulary, 4, torch.float32)
-        double = PairGraph.with_targets(h, vocabulary, 4, torch.float64)
+        single = PairGraph.with_targets((h,), vocabulary, 4, torch.float32)
+        double = PairGraph.with_targets((h,), vocabulary, 4, torch.float64)
         assert single.edge_target.dtype == single.distance.dtype == torch.float32
         torch.testing.assert_close(single.edge_target, double.edge_target.float(), atol=0, rtol=0)
 

@@ -44,7 +44,7 @@ def read_out(options: dict, *, hermitian: bool) -> tuple[PairBlocks, Vocabulary]
     )
     types = row_types(graph.species, vocabulary.n_species), row_types(graph.element_pair, vocabulary.n_pairs)
     out = readout([node], [edge], *types, graph.reverse)
-    return blocks_from_components(*out, pairs, vocabulary), vocabulary
+    return blocks_from_components(*out, pairs, vocabulary)[0], vocabulary
 
 
 @pytest.mark.parametrize("options", KINDS)
@@ -77,8 +77,8 @@ def test_every_component_that_is_allowed_is_an_output(options):
 def test_blocks_give_their_components_back(options):
     """The way of a training target is the inverse of the way of a prediction."""
     blocks, vocabulary = read_out(options, hermitian=False)
-    graph = PairGraph.with_targets(blocks, vocabulary, vocabulary.lmax, torch.float64)
-    again = blocks_from_components(graph.node_target, graph.edge_target, blocks.pairs, vocabulary)
+    graph = PairGraph.with_targets((blocks,), vocabulary, vocabulary.lmax, torch.float64)
+    (again,) = blocks_from_components(graph.node_target, graph.edge_target, blocks.pairs, vocabulary)
     np.testing.assert_allclose(again.values, blocks.values, atol=1e-12)
 
 
@@ -86,14 +86,14 @@ def test_real_spin_orbit_coupling_needs_no_other_output(golden):
     """Bismuthene from OpenMX, with half the components and the selection rule."""
     h = read_system(golden / "openmx/Bi_bismuthene_soc/deeph").hamiltonian[0]
     vocabulary = Vocabulary(h.basis, spin="spinor")
-    graph = PairGraph.with_targets(h, vocabulary, vocabulary.lmax, torch.float64)
+    graph = PairGraph.with_targets((h,), vocabulary, vocabulary.lmax, torch.float64)
     (target,) = vocabulary.targets
     assert target.direct_sum.size == 4 * 19**2
     node, edge = (
         torch.from_numpy(rows.numpy() * np.abs(sign))
         for rows, sign in ((graph.node_target, target.onsite_scatter[1]), (graph.edge_target, target.scatter[1]))
     )
-    again = blocks_from_components(node, edge, h.pairs, vocabulary)
+    (again,) = blocks_from_components(node, edge, h.pairs, vocabulary)
     # eV: OpenMX keeps a spin density (1.6e-7) and integrates on a grid (1e-7)
     assert np.abs(again.values - h.values).max() < 5e-7
     assert np.abs(h.values.imag).max() > 1.0

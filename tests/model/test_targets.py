@@ -193,7 +193,7 @@ class TestStructures:
     """Real graphs."""
 
     def graph(self, h: PairBlocks, vocabulary: Vocabulary) -> PairGraph:
-        return PairGraph.with_targets(h, vocabulary, vocabulary.lmax, torch.float64)
+        return PairGraph.with_targets((h,), vocabulary, vocabulary.lmax, torch.float64)
 
     def fit(self, hamiltonians: list[PairBlocks], *, dtype: torch.dtype = torch.float64) -> TargetScale:
         scale = TargetScale(Vocabulary(MIXED)).to(dtype)
@@ -206,7 +206,7 @@ class TestStructures:
         graph = PairGraph.from_pairs(pairs, vocabulary, vocabulary.lmax, scale.mean.dtype)
         zeros = graph.distance.new_zeros(1, vocabulary.size)
         node, edge = scale(graph, zeros.expand(len(graph.species), -1), zeros.expand(len(graph.distance), -1))
-        return blocks_from_components(node, edge, pairs, vocabulary)
+        return blocks_from_components(node, edge, pairs, vocabulary)[0]
 
     def test_orientation_of_the_training_set_does_not_matter(self):
         systems = [LCAOSystem(a := structure(MIXED, s), (random_hamiltonian(a, MIXED, s),)) for s in range(3)]

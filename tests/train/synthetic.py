@@ -1,7 +1,6 @@
 """Small structures with a Hamiltonian that a network can learn in seconds, and data sets of them."""
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from ase import Atoms
 from ase_hybridham.model import Vocabulary, blocks_from_components
 from ase_hybridham.store import append_systems, set_splits
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList
+from ase_hybridham.system.lcao import SpinKind
 
 BASIS = Basis.of(
     AtomBasis.from_degrees("C", [0, 1], valence=4, cutoff=1.6),
@@ -40,10 +40,11 @@ def atoms_of(seed: int) -> Atoms:
     return Atoms("CCH", positions, cell=cell, pbc=(True, True, False))
 
 
-def system_of(atoms: Atoms, basis: Basis = BASIS, spin: Literal["none", "spinor"] = "none") -> LCAOSystem:
+def system_of(atoms: Atoms, basis: Basis = BASIS, spin: SpinKind = "none") -> LCAOSystem:
     """Bonds that decay with the distance and feel how crowded their ends are; levels that do so, too.
 
     Of spinors every scalar and axial part of the total degree J is like that: spin-orbit coupling everywhere.
+    Of collinear spin the mean and, ten times smaller, the splitting are like that.
     """
     pairs = PairList.from_atoms(atoms, basis.cutoffs())
     vocabulary = Vocabulary(basis, spin=spin)
@@ -61,19 +62,23 @@ def system_of(atoms: Atoms, basis: Basis = BASIS, spin: Literal["none", "spinor"
         axial = np.flatnonzero(direct_sum.natural & (direct_sum.order == 0))
         bond = 2.0 * np.exp(-1.2 * (d[row] - 1)) * (1 + 0.3 * (crowd[i[row]] + crowd[j[row]]))
         edges[row, axial] = bond * np.array([np.cos(direct_sum.part_of[c] + 1) for c in axial])
-    h = blocks_from_components(torch.from_numpy(nodes), torch.from_numpy(edges), pairs, vocabulary).hermitian_part()
-    s = 0.02 * (h if spin == "none" else system_of(atoms, basis).hamiltonian[0])
+    if spin == "collinear":
+        for rows, columns in ((nodes, atoms.numbers[:, None]), (edges, atoms.numbers[np.stack([i, j], axis=1)])):
+            for row, elements in zip(rows, columns.tolist(), strict=True):
+                half = vocabulary.direct_sum((elements[0], elements[-1])).size // 2
+                row[half : 2 * half] *= 0.1
+    components = torch.from_numpy(nodes), torch.from_numpy(edges)
+    operators = tuple(h.hermitian_part() for h in blocks_from_components(*components, pairs, vocabulary))
+    s = 0.02 * (operators[0] if spin == "none" else system_of(atoms, basis).hamiltonian[0])
     for p in range(pairs.n_atoms):
         s.block(p)[:] = np.eye(s.shape(p)[0])
     electrons = basis.electrons(atoms.numbers)
     return LCAOSystem(
-        atoms, (h,), s, spin, electrons=electrons, potential_reference="vacuum", provenance={"code": "none"}
+        atoms, operators, s, spin, electrons=electrons, potential_reference="vacuum", provenance={"code": "none"}
     )
 
 
-def write_data_set(
-    path: Path, splits: dict[str, list[str]] | None = None, spin: Literal["none", "spinor"] = "none"
-) -> Path:
+def write_data_set(path: Path, splits: dict[str, list[str]] | None = None, spin: SpinKind = "none") -> Path:
     """Six structures."""
     append_systems(path, [(name, system_of(atoms_of(seed), spin=spin)) for seed, name in enumerate("abcdef")])
     set_splits(path, SPLITS if splits is None else splits)

@@ -9,7 +9,7 @@ from ase import Atoms
 from scipy.spatial.transform import Rotation
 from torch_geometric.data import Batch
 
-from ase_hybridham.errors import CheckpointError, FormatError
+from ase_hybridham.errors import FormatError
 from ase_hybridham.model import Cascade, ModelConfig, PairGraph, turn_components
 from ase_hybridham.store import DataSet, append_systems
 from ase_hybridham.symmetry import rotate_blocks
@@ -45,13 +45,6 @@ class TestDomain:
         with DataSet(path) as data:
             assert list(domain_of(data, ["c"]).basis.atoms) == ["C"]
             assert list(domain_of(data, ["c", "ch"]).basis.atoms) == list(data.basis.atoms)
-
-    def test_collinear_spin_is_refused(self, tmp_path):
-        system = system_of(atoms_of(0))
-        system = replace(system, hamiltonian=system.hamiltonian * 2, spin="collinear")
-        append_systems(tmp_path / "d.h5", [("a", system)])
-        with DataSet(tmp_path / "d.h5") as data, pytest.raises(CheckpointError, match=r"d\.h5: .*got 'collinear'"):
-            domain_of(data, ["a"])
 
     def test_magnetism_is_seen(self, tmp_path, caplog):
         """A field of 0.2 meV on one atom of one structure."""

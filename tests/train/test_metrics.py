@@ -106,5 +106,5 @@ def test_without_hoppings():
 
 def test_keys_carry_their_unit():
     keys = hamiltonian_error(PREDICTED, REFERENCE).to_dict()
-    names = ["mae", "onsite_mae", "hopping_mae", "rms", "max", "gauge_free_mae", "shift"]
+    names = ["mae", "onsite_mae", "hopping_mae", "rms", "max", "gauge_free_mae", "shift", "splitting_mae"]
     assert list(keys) == [f"{name}_meV" for name in names]

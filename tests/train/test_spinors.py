@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.calculators.calculator import PropertyNotImplementedError
 from scipy.spatial.transform import Rotation
 from torch_geometric.data import Batch
 
@@ -78,12 +79,12 @@ def test_turned_copies_are_graphs_of_the_turned_structures():
     cascade = Cascade(config, Domain(BASIS, 3.2, 9.0, "spinor"))
     Q = Rotation.random(1, rng=np.random.default_rng(3)).as_matrix()[0]
     before, after = (
-        PairGraph.with_targets(h, cascade.vocabulary, cascade.lmax, cascade.dtype)
+        PairGraph.with_targets((h,), cascade.vocabulary, cascade.lmax, cascade.dtype)
         for h in (reference, rotate_blocks(reference, Q))
     )
     add_stage1([before], cascade)
     copy = rotated(Batch.from_data_list([before]), cascade, np.random.default_rng(3))
-    left = before.node_target - PairGraph.with_targets(reference, cascade.vocabulary, 3, cascade.dtype).node_target
+    left = before.node_target - PairGraph.with_targets((reference,), cascade.vocabulary, 3, cascade.dtype).node_target
     assert left.abs().max() > 0.1
     add_stage1([after], cascade)
     np.testing.assert_allclose(copy.node_target, after.node_target, atol=1e-10)
@@ -109,4 +110,6 @@ def test_bands_of_the_calculator(spinor_run):
     assert splitting[4] > 1e-4
     expected = eigenvalues(reference, invariant)[0]
     assert np.abs(levels[:4] - expected).mean() < 0.2 * expected.std()
+    with pytest.raises(PropertyNotImplementedError, match="magmom"):
+        atoms.get_magnetic_moment()
     assert atoms.calc.band_structure("GX", npoints=4).energies.shape == (1, 4, 18)
