@@ -126,7 +126,7 @@ def _read_head(folder: Path) -> Head:
         atoms,
         basis,
         json_flag(info, entries, "spinful"),
-        json_number(info, entries, "fermi_energy_eV") or None,
+        json_number(info, entries, "fermi_energy_eV", "eV") or None,
         electrons,
     )
 
