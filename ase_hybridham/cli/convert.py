@@ -3,17 +3,24 @@
 import argparse
 import json
 import logging
-import os
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ase_hybridham.check import Finding
+    from ase_hybridham.cli.reading import Reader, Reading, Task
+    from ase_hybridham.cli.splits import Index
     from ase_hybridham.store import DataSet
     from ase_hybridham.system import LCAOSystem
 
 logger = logging.getLogger(__name__)
+
+EVERY = 30.0  # seconds between lines that tell how far the work is, where there is no bar
+SAME_H = 4e-6  # eV; compact storage rounds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,90 +48,148 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split-seed", type=int, default=0, metavar="N", help="seed of random splits (default 0)")
     parser.add_argument("--compact", action="store_true", help="float32, compressed: for data that travel")
+    parser.add_argument("--no-check", action="store_true", help="take data that fail the checks of `hybridham check`")
     parser.add_argument("--keep-going", action="store_true", help="leave broken structures out; the status is then 1")
+    parser.add_argument(
+        "--processes", type=int, metavar="N", help="structures read at a time (default: the cores there are)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, and tell what was done. A structure whose name the data set has already is not read again."""
+    """Convert, and tell what was done. A structure that the data set has already is not read again."""
     from ase_hybridham import __version__
+    from ase_hybridham.cli.parallel import available_cores
+    from ase_hybridham.cli.reading import Reader
     from ase_hybridham.cli.source import parse_valence
+    from ase_hybridham.cli.splits import Index, parse_fractions
     from ase_hybridham.store import DataSet, append_systems, random_splits, set_splits, set_valences
 
+    processes = available_cores() if args.processes is None else args.processes
+    if processes < 1:
+        raise ValueError(f"--processes: expected at least 1, got {processes}")
     index = Index(args.split) if args.split and "=" not in args.split else None
-    fractions = _fractions(args.split) if args.split and index is None else {}
+    fractions = parse_fractions(args.split) if args.split and index is None else {}
     random_splits([], fractions)  # shares that make no sense are refused before the work
-    paths = _structures(args.sources, args.format)
-    there: set[str] = set()
-    if args.output.exists():
-        with DataSet(args.output) as data:
-            there = set(data)
-    todo = {name: path for name, path in paths.items() if name not in there}
-    report = Report(keep_going=args.keep_going)
-    systems = _read(todo, args.format, parse_valence(args.valence), index, report)
+    report = Report(keep_going=args.keep_going, checked=not args.no_check)
+    reader = Reader(args.format, parse_valence(args.valence), check=not args.no_check)
+    tasks = _tasks(args.sources, args.format, args.output, index, report)
+    todo = _new(tasks, args.output, reader, processes, report)
     made_by = {"made_by": f"hybridham convert {__version__}"}
-    added = append_systems(args.output, systems, compact=args.compact, provenance=made_by)
+    with closing(_read(todo, reader, processes, report)) as systems:
+        added = append_systems(args.output, systems, compact=args.compact, provenance=made_by)
     if not args.output.exists():
         raise ValueError(f"{args.output}: not one structure could be read; {next(iter(report.failed.values()))}")
     with DataSet(args.output) as data:
         names, splits = data.names, data.splits
-        report.found = _valences(data)
-        report.unknown = {s for s, atom in data.basis.atoms.items() if atom.valence is None} - set(report.found)
+        report.look_at(data)
+        if args.split:
+            sources = {name: str(data.head(name).provenance.get("source", "")) for name in names} if index else {}
+            splits = index.splits(sources) if index else random_splits(names, fractions, args.split_seed)
     if report.found:
         set_valences(args.output, report.found)
     if args.split:
-        splits = index.splits(names) if index else random_splits(names, fractions, args.split_seed)
         set_splits(args.output, splits)
     result = {
         "output": str(args.output),
         "added": added,
-        "already_there": len(paths) - len(todo),
+        "already_there": report.already_there,
         "failed": report.failed,
         "structures": len(names),
         "splits": {split: len(chosen) for split, chosen in splits.items()},
+        "in_no_split": len(names) - sum(map(len, splits.values())),
         "electrons_counted": report.counted,
         "valences_found": report.found,
+        "checks": report.checks(),
+        "mixed": report.mixed,
     }
-    if args.json:
-        print(json.dumps(result))
-    else:
-        print(_summary(result))
+    print(json.dumps(result) if args.json else _summary(result))
     for message in report.messages():
         print(message, file=sys.stderr)
     return 1 if report.failed else 0
 
 
 class Report:
-    """What was noticed while reading.
+    """What was noticed on the way.
 
     Parameters
     ----------
     keep_going : bool
         Whether broken structures are collected in `failed` (name -> message) instead of ending the command.
+    checked : bool
+        Whether the data are checked.
     """
 
-    def __init__(self, keep_going: bool) -> None:
-        self.keep_going = keep_going
+    def __init__(self, keep_going: bool, checked: bool) -> None:
+        self.keep_going, self.checked = keep_going, checked
+        self.already_there = 0
         self.failed: dict[str, str] = {}
         self.counted: dict[str, float] = {}
         self.found: dict[str, float] = {}
         self.unknown: set[str] = set()
         self.predicted: list[str] = []
+        self.mixed: list[str] = []
+        self.findings: dict[str, list[tuple[str, Finding]]] = {}
 
-    def note(self, name: str, system: "LCAOSystem") -> None:
-        """Remember where H and the electrons come from."""
+    def fail(self, name: str, message: str) -> None:
+        """Remember that a structure is left out, or end the command."""
+        from ase_hybridham.errors import FormatError
+
+        if not self.keep_going:
+            raise FormatError(message)
+        self.failed[name] = message
+
+    def note(self, name: str, reading: "Reading") -> None:
+        """Remember where H and the electrons come from, and what the checks found."""
+        system = reading.system
+        assert system is not None
         if system.provenance.get("predicted"):
             self.predicted.append(name)
         if system.provenance.get("electrons") == "counted" and system.electrons is not None:
             self.counted[system.atoms.get_chemical_formula()] = system.electrons
+        for finding in reading.report.findings if reading.report else ():
+            if finding.verdict in ("note", "warning"):
+                self.findings.setdefault(finding.name, []).append((name, finding))
+
+    def look_at(self, data: "DataSet") -> None:
+        """Remember what only all structures of the data set together tell."""
+        from ase_hybridham.cli.provenance import mixed, provenance_counts
+
+        heads = {name: data.head(name) for name in data}
+        self.found = _valences(data, {name: head.electrons for name, head in heads.items()})
+        self.unknown = {s for s, atom in data.basis.atoms.items() if atom.valence is None} - set(self.found)
+        self.mixed = list(mixed(provenance_counts(head.provenance for head in heads.values())))
+        n_compact = sum(head.compact for head in heads.values())
+        if 0 < n_compact < len(heads):
+            self.mixed.append(f"{n_compact} of {len(heads)} structures are stored in single precision")
+
+    def checks(self) -> dict[str, Any] | None:
+        """Plain JSON types: for every kind of finding the number of structures and the first of them."""
+        if not self.checked:
+            return None
+        return {
+            kind: {
+                "verdict": found[0][1].verdict,
+                "structures": len(found),
+                "example": found[0][0],
+                "message": found[0][1].message,
+                "advice": found[0][1].advice,
+            }
+            for kind, found in self.findings.items()
+        }
 
     def messages(self) -> list[str]:
         """One line for everything a person should know."""
         lines = [f"left out: {message}" for message in self.failed.values()]
+        for kind, entry in (self.checks() or {}).items():
+            count = f"{entry['structures']} structure{'s' * (entry['structures'] > 1)}"
+            advice = f"; {entry['advice']}" if entry["advice"] else ""
+            lines.append(f"{entry['verdict']}, {count}: {kind}: {entry['message']} ({entry['example']}){advice}")
+        lines += self.mixed
         if self.predicted:
-            lines.append(f"H is what a network predicted, no DFT: {', '.join(self.predicted)}")
+            lines.append(f"H is what a network predicted, no DFT: {_some(self.predicted)}")
         if self.counted:
-            counts = ", ".join(f"{formula} {count:g}" for formula, count in sorted(self.counted.items()))
+            counts = _some([f"{formula} {count:g}" for formula, count in sorted(self.counted.items())])
             lines.append(f"electrons counted up to the stored Fermi level and rounded: {counts}")
         if self.found:
             valences = " ".join(f"{symbol}={valence:g}" for symbol, valence in sorted(self.found.items()))
@@ -137,136 +202,129 @@ class Report:
         return lines
 
 
-class Index:
-    """A JSON file that says which structure is for what.
+def _tasks(
+    sources: Sequence[Path], format: str | None, output: Path, index: "Index | None", report: Report
+) -> "list[Task]":
+    """All structures of the sources."""
+    from ase_hybridham.cli.naming import name_structures, source_of, structures_below
+    from ase_hybridham.cli.reading import Task
+    from ase_hybridham.errors import FormatError
 
-    Parameters
-    ----------
-    path : str
-        Either a list of objects with `id`, `split` and perhaps `valence_electrons`, or an object
-        split -> list of names. An id is the name of a structure or its end after a slash.
-    """
+    def unreadable(error: OSError) -> None:
+        report.fail(str(error.filename), f"{error.filename}: {error.strerror}")
 
-    def __init__(self, path: str) -> None:
-        from ase_hybridham.errors import FormatError
-
-        self.path = path
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise FormatError(f"{path}: not JSON ({error}); expected a list of structures with their splits") from None
-        try:
-            if isinstance(content, dict):
-                content = [{"id": name, "split": split} for split, names in content.items() for name in names]
-            self.split = {str(entry["id"]): str(entry["split"]) for entry in content}
-            electrons = {str(entry["id"]): entry.get("valence_electrons") for entry in content}
-            self.electrons = {name: float(count) for name, count in electrons.items() if count is not None}
-        except (TypeError, KeyError, ValueError, AttributeError):
-            raise FormatError(f"{path}: expected a list of objects with id and split, or split -> names") from None
-
-    def id_of(self, name: str) -> str | None:
-        """The id that means this structure."""
-        parts = name.split("/")
-        ends = ("/".join(parts[start:]) for start in range(len(parts)))
-        return next((end for end in ends if end in self.split), None)
-
-    def splits(self, names: list[str]) -> dict[str, list[str]]:
-        """Split -> the structures of a data set that belong to it."""
-        found: dict[str, list[str]] = {split: [] for split in dict.fromkeys(self.split.values())}
-        for name in names:
-            entry = self.id_of(name)
-            if entry is not None:
-                found[self.split[entry]].append(name)
-        if not any(found.values()):
-            raise ValueError(
-                f"{self.path}: lists none of the structures, such as {names[0]}; its ids must be their names"
-            )
-        return found
-
-
-def _fractions(spec: str) -> dict[str, float]:
-    try:
-        return {split.strip(): float(share) for split, share in (part.split("=") for part in spec.split(","))}
-    except ValueError:
-        raise ValueError(f"--split: expected train=0.8,val=0.1,test=0.1 or a JSON file, got {spec!r}") from None
-
-
-def _structures(sources: list[Path], format: str | None) -> dict[str, Path]:
-    """Name -> path of all structures.
-
-    Names are relative to the source if there is one, else to the folder that holds them all.
-    """
     if len(set(sources)) < len(sources):
         raise ValueError(f"{max(sources, key=sources.count)}: given twice")
-    found = {source: list(_below(source, format)) or [source] for source in sources}
-    absolute = {source: Path(os.path.abspath(source)) for source in sources}
-    root = (
-        absolute[sources[0]] if len(sources) == 1 else Path(os.path.commonpath([p.parent for p in absolute.values()]))
+    found: dict[Path, list[Path]] = {}
+    for source in sources:
+        try:
+            found[source] = structures_below(source, format, unreadable)
+        except FormatError as error:
+            report.fail(str(source), str(error))
+    tasks = []
+    for name, path in name_structures(found).items() if found else ():
+        origin = source_of(path, output)
+        entry = index.id_of(name, origin) if index else None
+        tasks.append(Task(name, path, origin, index.electrons.get(entry) if index and entry else None))
+    return tasks
+
+
+def _new(tasks: "Sequence[Task]", output: Path, reader: "Reader", processes: int, report: Report) -> "list[Task]":
+    """The tasks that the data set lacks; one of the same name from elsewhere must be the same structure."""
+    from ase_hybridham.store import DataSet
+
+    if not output.exists():
+        return list(tasks)
+    with DataSet(output) as data:
+        sources = {name: data.head(name).provenance.get("source") for name in data}
+        there = set(sources.values())
+        todo = [task for task in tasks if task.source not in there]
+        report.already_there = len(tasks) - len(todo)
+        doubtful = [task for task in todo if task.name in sources]
+        for task, reading in _results("comparing", doubtful, reader, processes):
+            if reading.system is None:
+                report.fail(task.name, reading.error)
+            elif _is_same(reading.system, data[task.name]):
+                report.already_there += 1
+            else:
+                known = sources[task.name] or "elsewhere"
+                report.fail(
+                    task.name,
+                    f"{task.path}: {output} holds another structure named {task.name}, from {known}; convert both in "
+                    "one command, which names them by their folders, or into another data set",
+                )
+    return [task for task in todo if task.name not in sources]
+
+
+def _is_same(one: "LCAOSystem", other: "LCAOSystem") -> bool:
+    import numpy as np
+
+    return (
+        one.spin == other.spin
+        and one.pairs.same_pairs(other.pairs)
+        and np.allclose(one.pairs.vectors, other.pairs.vectors, rtol=0, atol=1e-6)
+        and all(
+            a.values.shape == b.values.shape and np.allclose(a.values, b.values, rtol=1e-7, atol=SAME_H)
+            for a, b in zip(one.hamiltonian, other.hamiltonian, strict=True)
+        )
     )
-    names: dict[str, Path] = {}
-    for source, paths in found.items():
-        for path in paths:
-            relative = Path(os.path.abspath(path)).relative_to(root).as_posix()
-            name = absolute[source].name if relative == "." else relative
-            if names.setdefault(name, path) is not path:
-                raise ValueError(f"{path}: given twice")
-    return names
-
-
-def _below(source: Path, format: str | None) -> Iterator[Path]:
-    from ase_hybridham.io import format_of, formats
-
-    known = formats().get(format) if format else None
-    if known.sniff(source) if known else format_of(source):
-        yield source
-    elif source.is_dir():
-        for child in sorted(source.iterdir()):
-            if not child.name.startswith("."):
-                yield from _below(child, format)
 
 
 def _read(
-    paths: Mapping[str, Path], format: str | None, valence: Mapping[str, float], index: Index | None, report: Report
-) -> Iterator[tuple[str, "LCAOSystem"]]:
+    tasks: "Sequence[Task]", reader: "Reader", processes: int, report: Report
+) -> Generator[tuple[str, "LCAOSystem"], None, None]:
+    for task, reading in _results("converting", tasks, reader, processes):
+        if reading.system is None:
+            report.fail(task.name, reading.error)
+        else:
+            report.note(task.name, reading)
+            yield task.name, reading.system
+
+
+def _results(
+    what: str, tasks: "Sequence[Task]", reader: "Reader", processes: int
+) -> Iterator[tuple["Task", "Reading"]]:
+    """Readings in order, with a bar or lines of the log."""
     from tqdm import tqdm
 
-    from ase_hybridham.errors import FormatError, HybridHamError
-    from ase_hybridham.io import read_system
-    from ase_hybridham.solve import with_electrons
+    from ase_hybridham.cli.parallel import WorkerError, ordered_results
 
-    for name, path in tqdm(paths.items(), desc="converting", unit="structure", disable=None):
-        electrons = index.electrons.get(index.id_of(name) or "") if index else None
+    told = time.monotonic()
+    with tqdm(total=len(tasks), desc=what, unit="structure", disable=None) as bar:
         try:
-            system = read_system(path, format)
-            needed = {symbol: count for symbol, count in valence.items() if symbol in system.basis}
-            try:
-                system = with_electrons(system, needed, electrons)
-            except ValueError as error:
-                raise FormatError(f"{path}: {error}") from error
-        except HybridHamError as error:
-            if not report.keep_going:
-                raise
-            report.failed[name] = str(error)
-            continue
-        report.note(name, system)
-        yield name, system
+            with closing(ordered_results(reader, tasks, processes)) as results:
+                for number, (task, reading) in enumerate(results, 1):
+                    yield task, reading
+                    bar.update()
+                    if bar.disable and time.monotonic() - told > EVERY:
+                        logger.info("%s: %d of %d structures", what, number, len(tasks))
+                        told = time.monotonic()
+        except WorkerError as error:
+            raise ChildProcessError(f"{error.item.path}: {error}") from None
 
 
-def _valences(data: "DataSet") -> dict[str, float]:
+def _valences(data: "DataSet", electrons: Mapping[str, float | None]) -> dict[str, float]:
     """The unknown valences that the electrons of the structures determine."""
     from ase_hybridham.solve import solve_valences
 
     known = {symbol: atom.valence for symbol, atom in data.basis.atoms.items() if atom.valence is not None}
     if len(known) == len(data.basis.atoms):
         return {}
-    counts = {name: data.electrons(name) for name in data}
-    return solve_valences([(data.atoms(n).symbols.formula.count(), c) for n, c in counts.items() if c], known)
+    return solve_valences([(data.atoms(n).symbols.formula.count(), c) for n, c in electrons.items() if c], known)
+
+
+def _some(words: Sequence[str]) -> str:
+    return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")
 
 
 def _summary(result: Mapping[str, Any]) -> str:
     line = f"{result['output']}: {result['added']} structures added, {result['structures']} in all"
     if result["already_there"]:
         line += f", {result['already_there']} were there already"
+    if result["failed"]:
+        line += f", {len(result['failed'])} left out"
     if result["splits"]:
         line += "; " + ", ".join(f"{split} {count}" for split, count in result["splits"].items())
+        if result["in_no_split"]:
+            line += f", in no split {result['in_no_split']}"
     return line

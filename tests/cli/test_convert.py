@@ -66,10 +66,10 @@ def test_second_run_reads_only_what_is_new(hybridham, bilayers, tmp_path):
     out = tmp_path / "data.h5"
     later = tmp_path / "later"
     (bilayers / "000").rename(later)
-    hybridham("convert", bilayers, "-o", out)
+    hybridham("convert", bilayers, "-o", out, "--valence", "C=4")
     later.rename(bilayers / "000")
     (bilayers / "001/overlaps.h5").write_text("broken since")
-    report = json.loads(hybridham("convert", bilayers, "-o", out, "--json")[1])
+    report = json.loads(hybridham("convert", bilayers, "-o", out, "--json", "--valence", "C=4")[1])
     assert (report["added"], report["already_there"], report["structures"]) == (1, 7, 8)
     hybridham("convert", bilayers, "-o", out, "--split", "train=0.75,val=0.25", "--split-seed", 3)
     with DataSet(out) as data:
@@ -80,14 +80,14 @@ def test_a_broken_structure_ends_the_command_and_names_itself(hybridham, bilayer
     out = tmp_path / "data.h5"
     hamiltonian = bilayers / "002/hamiltonians.h5"
     hamiltonian.write_bytes(hamiltonian.read_bytes()[:100000])
-    status, text, messages = hybridham("convert", bilayers, "-o", out)
+    status, text, messages = hybridham("convert", bilayers, "-o", out, "--valence", "C=4")
     assert status == 2
     assert text == ""
     assert "002/hamiltonians.h5: not a complete HDF5 file" in messages
     assert messages.count("\n") == 1
     with DataSet(out) as data:
         assert list(data) == ["000", "001"]
-    status, text, messages = hybridham("convert", bilayers, "-o", out, "--keep-going", "--json")
+    status, text, messages = hybridham("convert", bilayers, "-o", out, "--keep-going", "--json", "--valence", "C=4")
     assert status == 1
     assert list(json.loads(text)["failed"]) == ["002"]
     assert "left out: " in messages
@@ -104,8 +104,9 @@ def test_several_sources_are_named_from_their_common_folder(hybridham, golden, t
     assert "valence unknown" in messages
     assert "--valence Mo=? S=?" in messages
     with DataSet(out) as data:
-        assert list(data) == ["MoS2_monolayer/deeph", "graphene/deeph"]
-        assert data["MoS2_monolayer/deeph"].electrons == 26
+        assert list(data) == ["MoS2_monolayer", "graphene"]
+        assert data["MoS2_monolayer"].electrons == 26
+        assert data["graphene"].provenance["source"].endswith("openmx/graphene/deeph")
         assert data.basis["C"].valence == 4
 
 
@@ -113,14 +114,16 @@ def test_spinless_and_spinful_do_not_mix(hybridham, golden, tmp_path):
     raw = golden / "openmx"
     status, _, messages = hybridham("convert", raw / "Bi_bismuthene_soc", raw / "graphene", "-o", tmp_path / "data.h5")
     assert status == 2
-    assert "graphene/deeph: spin 'none'" in messages
+    assert "graphene/deeph: spin 'none', but" in messages
+    assert "holds spin 'spinor', e.g. structure Bi_bismuthene_soc; use a data set for each" in messages
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["nowhere"], "no such file"),
-        (["empty"], "no known format"),
+        (["empty"], "empty: holds no structure; looked for deeph: "),
+        (["graphene", "--processes", "0"], "--processes: expected at least 1"),
         (["graphene", "graphene"], "given twice"),
         (["graphene", "--format", "x"], "expected one of deeph"),
         (["graphene", "--valence", "C"], "expected a word like C=4"),
@@ -176,7 +179,7 @@ def test_kinds_of_sources(hybridham, golden, tmp_path, monkeypatch):
 
 def test_structures_of_a_data_set_as_sources(hybridham, bilayers, tmp_path):
     out = tmp_path / "data.h5"
-    hybridham("convert", bilayers, "-o", out)
+    hybridham("convert", bilayers, "-o", out, "--valence", "C=4")
     assert load_system(f"{out}:002").atoms == read_deeph(bilayers / "002").atoms
     for source in (f"{out}", f"{out}:x"):
         with pytest.raises(FormatError, match=r"expected one of 8 structures, e\.g\. .*data\.h5:000"):
@@ -224,7 +227,7 @@ def test_valences_are_solved_from_counts_of_different_compositions(hybridham, go
     assert "`hybridham train` refuses such data: make them again with --valence Mo=? S=?" in messages
     with DataSet(out) as data:
         assert {s: a.valence for s, a in data.basis.atoms.items()} == {"C": 4, "H": 1, "Mo": None, "S": None}
-        assert data.electrons("CH4_molecule/deeph") == data["CH4_molecule/deeph"].electrons == 8
+        assert data.electrons("CH4_molecule") == data["CH4_molecule"].electrons == 8
 
 
 def test_valence_words():

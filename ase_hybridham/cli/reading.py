@@ -1,0 +1,90 @@
+"""One structure of another program's files: read, checked, with its electrons. Runs in any process."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ase_hybridham.check import Report, check_system
+from ase_hybridham.errors import FormatError, HybridHamError
+from ase_hybridham.io import read_system
+from ase_hybridham.solve import with_electrons
+from ase_hybridham.system import LCAOSystem
+
+__all__ = ["Reader", "Reading", "Task"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to read.
+
+    Parameters
+    ----------
+    name : str
+        In the data set.
+    path : Path
+    source : str
+        The path that the provenance keeps.
+    electrons : float, optional
+        Of the structure, where a list tells.
+    """
+
+    name: str
+    path: Path
+    source: str
+    electrons: float | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What came of it: a system and what its checks found, or why there is none."""
+
+    system: LCAOSystem | None = None
+    report: Report | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads structures; calling it with a `Task` gives a `Reading`.
+
+    Parameters
+    ----------
+    format : str, optional
+        A key of `io.formats`, where it should not be recognised.
+    valence : mapping
+        Chemical symbol -> valence electrons.
+    check : bool
+        Whether data that fail a check are refused.
+    """
+
+    format: str | None = None
+    valence: Mapping[str, float] = field(default_factory=dict)
+    check: bool = True
+
+    def __call__(self, task: Task) -> Reading:
+        try:
+            return self._read(task)
+        except HybridHamError as error:
+            return Reading(error=str(error))
+        except MemoryError:
+            return Reading(error=f"{task.path}: not enough memory to read it; use fewer --processes")
+
+    def _read(self, task: Task) -> Reading:
+        system = read_system(task.path, self.format)
+        if not system.hamiltonian:
+            raise FormatError(f"{task.path}: expected a Hamiltonian, got the overlap alone; was only S computed?")
+        report = check_system(system) if self.check else None
+        if report is not None and report.failed:
+            raise FormatError(f"{task.path}: {report.summary()}; --no-check takes the data as they are")
+        needed = {symbol: count for symbol, count in self.valence.items() if symbol in system.basis}
+        try:
+            system = with_electrons(system, needed, task.electrons)
+        except ValueError as error:
+            raise FormatError(f"{task.path}: {error}") from error
+        provenance = {**system.provenance, "source": task.source}
+        # new blocks: those that were checked carry indices larger than their values
+        blocks = [replace(operator) for operator in system.operators]
+        n = len(system.hamiltonian)
+        overlap = None if system.overlap is None else blocks[n]
+        slim = replace(system, hamiltonian=tuple(blocks[:n]), overlap=overlap, provenance=provenance)
+        return Reading(slim, report)
