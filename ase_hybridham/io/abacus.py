@@ -23,6 +23,7 @@ from scipy.sparse import csr_array
 
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io.assemble import Orbitals, blocks_from_sparse, periodic_axes, with_fitted_radii
+from ase_hybridham.io.elements import element_of
 from ase_hybridham.io.format import Format
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks
 
@@ -143,7 +144,7 @@ def _read_log(folder: Path) -> _Log:
     if not kinds:
         raise FormatError(f"{path}: expected READING ATOM TYPE 1, found none; is it the log of a run with LCAO?")
     labels, counts, shells = zip(*(_kind(path, n, kind) for n, kind in enumerate(kinds)), strict=True)
-    symbols = [_symbol(path, label) for label in labels]
+    symbols = [element_of(path, label) for label in labels]
     valences = dict(re.findall(rf"^\s*electron number of element (\S+)\s*=\s*{NUMBER}\s*$", text, flags=re.MULTILINE))
     if valences and set(valences) != set(labels):
         raise FormatError(
@@ -199,15 +200,6 @@ def _kind(path: Path, number: int, text: str) -> tuple[str, int, list[int]]:
     return label[1], int(count[1]), shells
 
 
-def _symbol(path: Path, label: str) -> str:
-    """The element of a label such as Fe2."""
-    found = re.match(r"[A-Z][a-z]?", label)
-    for symbol in (found[0], found[0][:1]) if found else ():
-        if symbol in atomic_numbers and symbol != "X":
-            return symbol
-    raise FormatError(f"{path}: atom label {label!r}: expected one that begins with an element")
-
-
 def _atoms(path: Path, text: str, labels: list[str]) -> Atoms:
     scale = _last(rf"lattice constant \(Bohr\)\s*=\s*{NUMBER}", text)
     vectors = re.search(
@@ -230,7 +222,7 @@ def _atoms(path: Path, text: str, labels: list[str]) -> Atoms:
         raise FormatError(f"{path}: lattice or coordinates: expected numbers") from None
     if not (np.isfinite(cell).all() and np.isfinite(positions).all() and abs(np.linalg.det(cell)) > SMALLEST_CELL):
         raise FormatError(f"{path}: expected three independent lattice vectors and finite coordinates")
-    symbols = [_symbol(path, label) for label in labels]
+    symbols = [element_of(path, label) for label in labels]
     return Atoms(symbols, positions @ cell if kind == "DIRECT" else length * positions, cell=cell)
 
 

@@ -1,7 +1,8 @@
 """Structures whose S a reader's mistake would spoil: covariant, of several shells, small enough to write as text."""
 
+import lzma
 from collections.abc import Callable
-from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,7 +14,29 @@ from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList
 from tests.conftest import random_atoms
 from tests.symmetry.test_real_data import covariance_error
 
+__all__ = [
+    "assert_same",
+    "caught",
+    "covariance_error",
+    "covariant_system",
+    "eigenvalues",
+    "matrices",
+    "reordered",
+    "unpacked",
+]
+
 CAUGHT = 1e-3  # eV, and of S; the checks of data find less
+
+
+def unpacked(source: Path, to: Path) -> Path:
+    """A folder of samples in another place, with its .xz files decompressed."""
+    for path in source.rglob("*"):
+        if path.is_file():
+            target = to / path.relative_to(source).with_name(path.name.removesuffix(".xz"))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            content = path.read_bytes()
+            target.write_bytes(lzma.decompress(content) if path.suffix == ".xz" else content)
+    return to
 
 
 def covariant_system(seed: int, basis: Basis, spin: Literal["none", "collinear", "spinor"], n_atoms: int = 4):
@@ -112,15 +135,3 @@ def assert_same(found: LCAOSystem, expected: LCAOSystem, tolerance: float) -> No
     np.testing.assert_array_equal(found.atoms.pbc, expected.atoms.pbc)
     for ours, theirs in zip(found.operators, expected.operators, strict=True):
         np.testing.assert_allclose(ours.values, theirs.values, rtol=0, atol=tolerance)
-
-
-__all__ = [
-    "assert_same",
-    "caught",
-    "covariance_error",
-    "covariant_system",
-    "eigenvalues",
-    "matrices",
-    "reordered",
-    "replace",
-]

@@ -1,6 +1,5 @@
 """ABACUS's folders: real ones give its eigenvalues and a covariant S; written ones come back; broken ones say so."""
 
-import lzma
 import re
 import shutil
 
@@ -13,7 +12,15 @@ from ase_hybridham.io import format_of, read_system
 from ase_hybridham.io.abacus import RYDBERG, read_abacus
 from ase_hybridham.system import LCAOSystem
 from tests.io.mutations import assert_survives, mutated_folders
-from tests.io.structures import assert_same, caught, covariance_error, covariant_system, eigenvalues, reordered
+from tests.io.structures import (
+    assert_same,
+    caught,
+    covariance_error,
+    covariant_system,
+    eigenvalues,
+    reordered,
+    unpacked,
+)
 
 H, H_DOWN, S, LOG = (
     "data-HR-sparse_SPIN0.csr",
@@ -24,15 +31,8 @@ H, H_DOWN, S, LOG = (
 
 
 @pytest.fixture(scope="module")
-def unpacked(golden, tmp_path_factory):
-    """The real samples, decompressed."""
-    root = tmp_path_factory.mktemp("abacus")
-    for source in (golden / "abacus").glob("*/*"):
-        target = root / source.parent.name / source.name.removesuffix(".xz")
-        target.parent.mkdir(exist_ok=True)
-        content = source.read_bytes()
-        target.write_bytes(lzma.decompress(content) if source.suffix == ".xz" else content)
-    return root
+def samples(golden, tmp_path_factory):
+    return unpacked(golden / "abacus", tmp_path_factory.mktemp("abacus"))
 
 
 # -- a writer of its own: the layouts as plain loops
@@ -124,9 +124,9 @@ def write_abacus(system, folder, *, new_layout=False, step=True):
 # -- real samples
 
 
-def test_eigenvalues_are_those_abacus_printed(unpacked):
-    system = read_system(unpacked / "MoS2")
-    text = (unpacked / "MoS2/istate.info").read_text()
+def test_eigenvalues_are_those_abacus_printed(samples):
+    system = read_system(samples / "MoS2")
+    text = (samples / "MoS2/istate.info").read_text()
     k_points = [np.array(k.split(), dtype=float) for k in re.findall(r"Kpoint = \d+\s+\((.*)\)", text)]
     tables = re.split(r"^BAND.*$", text, flags=re.MULTILINE)[1:]
     assert len(k_points) == len(tables) == 3
@@ -136,8 +136,8 @@ def test_eigenvalues_are_those_abacus_printed(unpacked):
         np.testing.assert_allclose(eigenvalues(system, k)[: len(expected)], expected, rtol=0, atol=1e-6)
 
 
-def test_what_the_log_tells(unpacked):
-    system = read_abacus(unpacked / "MoS2")
+def test_what_the_log_tells(samples):
+    system = read_abacus(samples / "MoS2")
     assert system.electrons == 26
     assert system.fermi_level == pytest.approx(-2.3123356452)
     assert system.basis["Mo"].degrees == (0, 0, 0, 0, 1, 1, 2, 2, 3)
@@ -147,10 +147,10 @@ def test_what_the_log_tells(unpacked):
     assert system.atoms.cell.cellpar()[:3] == pytest.approx([3.16003463, 3.16003463, 37.92041557], abs=1e-5)  # STRU.cif
 
 
-def test_overlap_is_covariant(unpacked):
+def test_overlap_is_covariant(samples):
     """Orbital order, signs and the sign of R at once, with f shells; GaAs holds S of spinors."""
     for name in ("MoS2", "GaAs_S"):
-        system = read_abacus(unpacked / name)
+        system = read_abacus(samples / name)
         # 9 digits of S and a lattice of six digits: found 2.2e-7 and 1.4e-6
         assert covariance_error(system.overlap, system.basis) < 5e-6
         assert system.overlap.hermiticity_error() < 1e-8
