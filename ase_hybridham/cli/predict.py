@@ -70,20 +70,23 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args.model, args.device)
     if args.stage == "hybrid" and not model.cascade.hybrid:
         raise ValueError(f"--stage hybrid: stage 2 of {args.model} is not trained; leave it out")
+    if args.format == "deeph" and model.spin == "collinear":
+        raise ValueError(f"--format deeph: cannot hold the collinear spin of {args.model}; take deeph-dock or hdf5")
     try:
         pairs = _pairs(args, model, atoms, known)
         began = time.perf_counter()
-        h = model.predict(atoms, pairs, args.stage, hermitian=False)
+        operators = model.hamiltonian(atoms, pairs, args.stage, hermitian=False)
         seconds = time.perf_counter() - began
     except ValueError as error:
         raise ValueError(f"{args.structure}: {error}") from error
-    if args.stage == "mean" and not h.values.any():
+    if args.stage == "mean" and not any(h.values.any() for h in operators):
         raise ValueError(f"--stage mean: {args.model} knows no mean of a training set; leave it out")
-    asymmetry = h.hermiticity_error()
-    symmetrized = args.symmetrize or asymmetry <= ROUNDING * abs(h.values).max(initial=0.0)
+    asymmetry = max(h.hermiticity_error() for h in operators)
+    symmetrized = args.symmetrize or asymmetry <= ROUNDING * max(abs(h.values).max(initial=0.0) for h in operators)
+    hamiltonian = tuple(h.hermitian_part() for h in operators) if symmetrized else operators
     # of the source's S only where H stands on its pairs
     overlap = known.overlap if known is not None and args.cutoff is None else None
-    system = _system(args, model, atoms, h.hermitian_part() if symmetrized else h, overlap)
+    system = _system(args, model, atoms, hamiltonian, overlap)
     _write(system, output, args.format, name)
     result = {
         "model": args.model,
@@ -93,8 +96,8 @@ def run(args: argparse.Namespace) -> int:
         "format": args.format,
         "stage": args.stage or ("hybrid" if model.cascade.hybrid else "stage1"),
         "atoms": len(atoms),
-        "pairs": len(h.pairs),
-        "longest_pair_angstrom": float(h.pairs.distances.max()),
+        "pairs": len(system.pairs),
+        "longest_pair_angstrom": float(system.pairs.distances.max()),
         "orbitals": system.n_orbitals,
         "spin": system.spin,
         "overlap": overlap is not None,
@@ -180,7 +183,11 @@ def _check_distances(pairs: "PairList", radii: dict[int, float], atoms: "Atoms")
 
 
 def _system(
-    args: argparse.Namespace, model: "TrainedModel", atoms: "Atoms", h: "PairBlocks", overlap: "PairBlocks | None"
+    args: argparse.Namespace,
+    model: "TrainedModel",
+    atoms: "Atoms",
+    hamiltonian: "tuple[PairBlocks, ...]",
+    overlap: "PairBlocks | None",
 ) -> "LCAOSystem":
     from ase_hybridham import __version__
     from ase_hybridham.system import LCAOSystem, PairBlocks
@@ -188,9 +195,9 @@ def _system(
     made = {"predicted": True, "model": args.model, "made_by": f"hybridham predict {__version__}"}
     return LCAOSystem(
         atoms,
-        (h,),
-        None if overlap is None else PairBlocks(h.pairs, h.basis, overlap.values),
-        spin="spinor" if h.spinor else "none",
+        hamiltonian,
+        None if overlap is None else PairBlocks(hamiltonian[0].pairs, model.basis, overlap.values),
+        spin=model.spin,
         electrons=model.basis.electrons(atoms.numbers),
         potential_reference=model.potential_reference,
         provenance={**model.provenance, **made},
@@ -208,7 +215,7 @@ def _write(system: "LCAOSystem", output: Path, format: str, name: str) -> None:
 
 
 def _summary(result: dict[str, Any]) -> str:
-    spin = "spinor, " if result["spin"] == "spinor" else ""
+    spin = {"spinor": "spinor, ", "collinear": "spin up and down, "}.get(result["spin"], "")
     lines = [
         f"{result['structure']}: {result['atoms']} atoms, {spin}{result['orbitals']} orbitals, "
         f"{result['pairs']} pairs up to {result['longest_pair_angstrom']:.3f} A"

@@ -39,15 +39,15 @@ class FreeNetwork:
     cascade = SimpleNamespace(hybrid=False)
 
     def __init__(self, spinor: bool = False) -> None:
-        self.spinor = spinor
+        self.spinor, self.spin = spinor, "spinor" if spinor else "none"
         self.basis = Basis.of(AtomBasis.from_degrees("C", [0, 1, 2]), AtomBasis.from_degrees("H", [0, 1]))
 
-    def predict(self, atoms, pairs, stage=None, *, hermitian=True) -> PairBlocks:
+    def hamiltonian(self, atoms, pairs, stage=None, *, hermitian=True) -> tuple[PairBlocks, ...]:
         rng = np.random.default_rng(len(pairs))
         zeros = PairBlocks.zeros(pairs, self.basis, spinor=self.spinor)
         noise = rng.normal(size=zeros.values.shape) + (1j * rng.normal(size=zeros.values.shape) if self.spinor else 0)
         h = zeros.with_values(noise)
-        return h.hermitian_part() if hermitian else h
+        return (h.hermitian_part() if hermitian else h,)
 
 
 @pytest.fixture(params=[False, True], ids=["spinless", "spinor"])
@@ -149,7 +149,7 @@ def test_a_network_that_is_not_hermitian_is_written_raw_unless_asked(
 ):
     free.basis = system_of(atoms_of(0)).basis
     atoms, pairs = atoms_of(0), system_of(atoms_of(0)).pairs
-    raw = free.predict(atoms, pairs, hermitian=False)
+    (raw,) = free.hamiltonian(atoms, pairs, hermitian=False)
     for form in ("hdf5", "deeph"):
         for words, expected in (([], raw), (["--symmetrize"], raw.hermitian_part())):
             output = f"{form}{len(words)}" + ".h5" * (form == "hdf5")
@@ -182,7 +182,7 @@ def test_folder_is_that_of_deeph(command_line: Callable, place: Path, free: Free
     np.testing.assert_allclose(
         np.loadtxt(folder / "rlat.dat").T @ atoms.cell.array.T, 2 * np.pi * np.eye(3), atol=1e-12
     )
-    h = free.predict(atoms, PairList.from_atoms(atoms, 3.0), hermitian=False)
+    (h,) = free.hamiltonian(atoms, PairList.from_atoms(atoms, 3.0), hermitian=False)
     p = int(np.flatnonzero((h.pairs.i == 2) & (h.pairs.j == 0) & (h.pairs.shifts == [1, 0, 0]).all(axis=1))[0])
     openmx = [0, 3, 1, 2]  # s, x, y, z of our s, y, z, x
     both = [*openmx, *(4 + n for n in openmx)] if free.spinor else openmx
