@@ -118,6 +118,8 @@ def read_openmx_matrices(path: str | Path, kinds: Iterable[str]) -> dict[str, tu
         read = {name: [file.operator(name, n) for n in range(layout.count(name))] for name in wanted}
         results = file.results()
     frame = _Frame.of(path, layout, results)
+    if "momentum" in kinds and any(species.is_contracted for species in frame.input.species):
+        raise FormatError(f"{path}: with optimized orbitals OpenMX's momentum matrices are not those of its orbitals")
     units = {"momentum": 1 / BOHR}
     found = {name: [frame.blocks(values, units.get(name, 1.0)) for values in read[name]] for name in wanted}
     if "density" in kinds and layout.spin == 3:
@@ -153,8 +155,10 @@ class _Frame:
         return cls(where, atoms, basis, pairs, position, copy)
 
     def blocks(self, values: NDArray[np.float64], unit: float = 1.0) -> PairBlocks:
-        blocks = blocks_from_pairs(self.where, self.pairs, self.position, self.basis, values, "openmx")
-        return blocks if unit == 1.0 else blocks * unit
+        """The blocks of one operator; `values` are changed."""
+        with np.errstate(over="ignore"):  # what becomes infinite is refused below
+            values *= unit
+        return blocks_from_pairs(self.where, self.pairs, self.position, self.basis, values, "openmx")
 
 
 def _spinor(real: Sequence[PairBlocks], imaginary: Sequence[PairBlocks]) -> PairBlocks:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ase_hybridham.errors import FormatError
 from ase_hybridham.system import AtomBasis, Basis, Shell
 
-__all__ = ["BOHR", "InputCopy", "Species", "input_basis", "input_settings", "parse_input"]
+__all__ = ["BOHR", "InputCopy", "Species", "input_basis", "input_settings", "parse_input", "parse_species", "shells_of"]
 
 BOHR = 0.529177249  # angstrom; OpenMX's own (openmx_common.h), not CODATA's
 
@@ -62,6 +62,11 @@ class Species:
     primitive: tuple[int, ...]
     contracted: tuple[int, ...]
 
+    @property
+    def is_contracted(self) -> bool:
+        """Whether the orbitals of the matrices were optimized."""
+        return self.primitive != self.contracted
+
     def degrees(self, size: int) -> list[int] | None:
         """l of every shell of an atom with `size` orbitals in the matrices; None if the name says otherwise."""
         for counts in (self.primitive, self.contracted):
@@ -103,7 +108,7 @@ def parse_input(where: str | Path, text: str, n_atoms: int) -> InputCopy:
     for line in lines:
         if line:
             words.setdefault(line[0].lower(), line[1:])
-    species = {line[0]: _species(where, line) for line in _block(where, lines, "Definition.of.Atomic.Species")}
+    species = {line[0]: parse_species(where, line) for line in _block(where, lines, "Definition.of.Atomic.Species")}
     atoms = _block(where, lines, "Atoms.SpeciesAndCoordinates")
     if len(atoms) != n_atoms:
         raise FormatError(
@@ -149,9 +154,7 @@ def input_basis(where: str | Path, copy: InputCopy, sizes: Sequence[int], electr
     for atom, (species, size) in enumerate(zip(copy.species, sizes, strict=True)):
         degrees = species.degrees(int(size))
         if degrees is None:
-            raise FormatError(
-                f"{where}: atom {atom + 1}: has {size} orbitals, its basis {species.basis} another number"
-            )
+            raise FormatError(f"{where}: atom {atom + 1}: has {size} orbitals, which {species.basis} does not give")
         known, first = found.setdefault(species.symbol, (degrees, atom))
         if known != degrees:
             raise FormatError(
@@ -162,7 +165,7 @@ def input_basis(where: str | Path, copy: InputCopy, sizes: Sequence[int], electr
     atoms = []
     for symbol in sorted(found, key=atomic_numbers.__getitem__):
         degrees = found[symbol][0]
-        shells = tuple(Shell(l, f"{SHELLS[l]}{degrees[: n + 1].count(l)}") for n, l in enumerate(degrees))
+        shells = shells_of([degrees.count(l) for l in range(len(SHELLS))])
         radii = [species.radius for species in copy.species if species.symbol == symbol]
         radius = None if None in radii else BOHR * max(r for r in radii if r is not None)
         atoms.append(AtomBasis(symbol, shells, valences.get(symbol), radius))
@@ -186,6 +189,11 @@ def input_settings(where: str | Path, copy: InputCopy) -> dict[str, Any]:
     }
 
 
+def shells_of(counts: Sequence[int]) -> tuple[Shell, ...]:
+    """The shells of `counts[l]` radial functions of every l, in OpenMX's order."""
+    return tuple(Shell(l, f"{SHELLS[l]}{n + 1}") for l, count in enumerate(counts) for n in range(count))
+
+
 def _valences(copy: InputCopy, electrons: float) -> dict[str, float]:
     by_element: dict[str, set[float]] = {}
     for species, count in zip(copy.species, copy.initial_electrons.tolist(), strict=True):
@@ -199,7 +207,14 @@ def _valences(copy: InputCopy, electrons: float) -> dict[str, float]:
     return {}
 
 
-def _species(where: str | Path, line: list[str]) -> Species:
+def parse_species(where: str | Path, line: list[str]) -> Species:
+    """The species of the words label, basis, pseudopotential.
+
+    Raises
+    ------
+    FormatError
+        If a word is lacking, the basis is not written like C6.0-s2p2d1, or no element is named.
+    """
     if len(line) < 3:
         raise FormatError(f"{where}: copy of the input: species {line[0]}: expected a basis and a pseudopotential")
     label, basis, pseudopotential = line[:3]
@@ -229,7 +244,7 @@ def _symbol(where: str | Path, label: str, file: str, pseudopotential: str) -> s
     """The element; a label may be any word, the names of files begin with the symbol by OpenMX's custom."""
     for name in (pseudopotential, file, label):
         match = re.match(r"([A-Z][a-z]?)(?![a-z])", name)
-        if match and match[1] in atomic_numbers:
+        if match and atomic_numbers.get(match[1]):  # X is number 0
             return match[1]
     raise FormatError(f"{where}: species {label}: no element in {pseudopotential!r}, {file!r} or {label!r}")
 
