@@ -15,7 +15,7 @@ import pytest
 from ase import Atoms
 
 import ase_hybridham.model
-from ase_hybridham.io import read_deeph, write_deeph
+from ase_hybridham.io import read_deeph, read_system, write_deeph, write_deeph_dock
 from ase_hybridham.model import load_model, save_model
 from ase_hybridham.store import DataSet, append_systems
 from ase_hybridham.system import AtomBasis, Basis, PairBlocks, PairList
@@ -191,6 +191,56 @@ def test_folder_is_that_of_deeph(command_line: Callable, place: Path, free: Free
         block = file["[1, 0, 0, 3, 1]"]
         assert block.dtype == (np.complex128 if free.spinor else np.float64)
         np.testing.assert_array_equal(block[()], h.block(p)[np.ix_(both, both)])
+
+
+FOLDERS = {  # format: what writes it, H, the prediction, S
+    "deeph": (write_deeph, "hamiltonians.h5", "hamiltonians_pred.h5", "overlaps.h5"),
+    "deeph-dock": (write_deeph_dock, "hamiltonian.h5", "hamiltonian_pred.h5", "overlap.h5"),
+}
+
+
+@pytest.mark.parametrize("form", FOLDERS)
+def test_a_prediction_goes_where_deeph_puts_it(command_line: Callable, place: Path, form: str):
+    """Into the folder that was made for inference: structure and S, no H."""
+    write, hamiltonian, prediction, overlap = FOLDERS[form]
+    system = system_of(atoms_of(0))
+    write(replace(system, hamiltonian=()), "inference")
+    before = {path: path.read_bytes() for path in Path("inference").iterdir()}
+    words = ("predict", "model.hham", "inference", "--format", form, "-o")
+    status, out, err = command_line(*words, "inference")
+    assert (status, err) == (0, "")
+    assert "inference: H and the S of the structure" in out
+    after = {path: path.read_bytes() for path in Path("inference").iterdir()}
+    assert set(after) - set(before) == {Path("inference") / prediction}
+    assert all(after[path] == content for path, content in before.items())
+    expected = load_model("model.hham").predict(system.atoms, system.pairs).values
+    np.testing.assert_allclose(read_system("inference").hamiltonian[0].values, expected, rtol=0, atol=1e-12)
+    status, _, err = command_line(*words, "inference")
+    assert (status, err) == (
+        2,
+        f"hybridham predict: inference/{prediction}: already there; choose another name or remove it\n",
+    )
+    assert command_line("predict", "model.hham", "inference", "--format", form, "-o", "new")[0] == 0
+    names = {path.name for path in Path("new").iterdir()}
+    assert names >= {prediction, overlap}
+    assert hamiltonian not in names
+    np.testing.assert_allclose(read_system("new").hamiltonian[0].values, expected, rtol=0, atol=1e-12)
+    assert command_line("bands", "inference", "--npoints", 5, "--kpts", 2, 2, 1, "--valence", "C=4", "H=1")[0] == 0
+
+
+@pytest.mark.parametrize("form", FOLDERS)
+def test_a_prediction_on_other_pairs_does_not_go_beside_the_overlap(command_line: Callable, place: Path, form: str):
+    write, *_, overlap = FOLDERS[form]
+    near = PairList.from_atoms(atoms_of(0), 2.2)
+    system = system_of(atoms_of(0))
+    write(replace(system, hamiltonian=(), overlap=system.overlap.on_pairs(near)), "inference")
+    words = ("predict", "model.hham", "inference", "--format", form, "-o", "inference", "--cutoff", 2.4)
+    status, _, err = command_line(*words)
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"inference/{overlap}: has no block" in err
+    (Path("inference") / overlap).unlink()
+    assert command_line(*words)[0] == 0  # atoms alone: the pairs are those of --cutoff
+    assert read_system("inference").pairs.same_pairs(PairList.from_atoms(atoms_of(0), 2.4))
 
 
 def test_missing_pairs_are_told(command_line: Callable, place: Path, caplog):
