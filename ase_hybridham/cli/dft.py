@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
     from ase_hybridham.store import DataSet
     from ase_hybridham.system import LCAOSystem
 
+# engine -> its class in `scf`, and the library whose threads are to be limited
+ENGINES = {
+    "pyscf": ("PySCFEngine", "pyscf.pbc.gto"),
+    "gpaw": ("GPAWEngine", "gpaw"),
+}
 # command line word -> parameter of the engine; what is not given is the engine's default
 SETTINGS = {
     "xc": "xc",
     "basis": "basis",
     "cutoff": "cutoff",
     "ke": "ke_cutoff",
+    "spacing": "spacing",
     "mesh": "mesh",
     "kpts": "kpts",
     "k_length": "k_length",
@@ -47,11 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", required=True, type=Path, help="the data set; structures it already holds are not run again"
     )
-    parser.add_argument("--engine", default="pyscf", choices=["pyscf"], help="the program that runs (default pyscf)")
-    parser.add_argument("--xc", choices=["lda", "pbe"], help="functional (default lda)")
-    parser.add_argument("--basis", help="a GTH basis of PySCF (default gth-szv-molopt-sr-short)")
+    parser.add_argument("--engine", default="pyscf", choices=ENGINES, help="the program that runs (default pyscf)")
+    parser.add_argument("--xc", choices=["lda", "pbe"], help="functional (pyscf: lda; gpaw: pbe)")
+    parser.add_argument("--basis", help="the engine's name of the orbitals (pyscf: gth-szv-molopt-sr-short; gpaw: dzp)")
     parser.add_argument("--cutoff", type=float, metavar="ANGSTROM", help="range of hoppings (default: the basis' own)")
-    parser.add_argument("--ke", type=float, metavar="HARTREE", help="cutoff of the grid (default 100)")
+    parser.add_argument("--ke", type=float, metavar="HARTREE", help="pyscf: cutoff of the grid (100)")
+    parser.add_argument("--spacing", type=float, metavar="ANGSTROM", help="gpaw: spacing of the grid (0.2)")
     three: dict[str, Any] = {"type": int, "nargs": 3, "metavar": ("N1", "N2", "N3")}
     parser.add_argument("--mesh", **three, help="the grid itself")
     parser.add_argument("--kpts", **three, help="k-points of the self-consistency, the same for all structures")
@@ -63,10 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--one-shot", **three, help="k-points of the Fourier sum (default: as the range needs)")
     parser.add_argument("--vacuum", type=float, metavar="ANGSTROM", help="height of a cell that has none (default 12)")
-    parser.add_argument(
-        "--zero", choices=["vacuum", "cell_average"], help="zero of energy (default: vacuum if there is)"
-    )
-    parser.add_argument("--max-cycles", type=int, metavar="N", help="give up after N cycles (default 50)")
+    parser.add_argument("--zero", choices=["vacuum", "cell_average"], help="pyscf: zero of energy (vacuum if there is)")
+    parser.add_argument("--max-cycles", type=int, metavar="N", help="give up after N cycles (pyscf: 50, gpaw: 200)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="structures at a time, one thread each")
     parser.add_argument("--compact", action="store_true", help="float32, compressed: for data that travel")
     parser.add_argument("--split", metavar="NAME", help="put these structures into a split, e.g. train")
@@ -75,18 +81,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compute what the data set lacks. Each structure is stored when it is done: run again to resume."""
+    from ase.calculators.calculator import CalculatorSetupError
+
+    try:
+        return _run(args)
+    except CalculatorSetupError as error:
+        raise ValueError(str(error)) from error
+
+
+def _run(args: argparse.Namespace) -> int:
     from ase_hybridham import __version__
-    from ase_hybridham.scf import PySCFEngine
     from ase_hybridham.store import DataSet, append_systems, set_splits
 
     if args.jobs < 1:
         raise ValueError(f"--jobs: expected at least 1, got {args.jobs}")
-    given: dict[str, Any] = {}
-    for word, name in SETTINGS.items():
-        value = getattr(args, word)
-        if value is not None:
-            given[name] = tuple(value) if isinstance(value, list) else value
-    engine = PySCFEngine(**given)
+    engine = _engine(args)
     structures = read_structures(args.structures)
     splits: dict[str, list[str]] = {}
     there: set[str] = set()
@@ -126,6 +135,25 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _engine(args: argparse.Namespace) -> "Engine":
+    """The engine with what the command line gives."""
+    kind = getattr(import_module("ase_hybridham.scf"), ENGINES[args.engine][0])
+    known = {word: name for word, name in SETTINGS.items() if name in kind.__dataclass_fields__}
+    given: dict[str, Any] = {}
+    for word in SETTINGS:
+        value = getattr(args, word)
+        if value is None:
+            continue
+        if word not in known:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in known)
+            raise ValueError(
+                f"--{word.replace('_', '-')}: not an option of the engine {args.engine}, which has {options}"
+            )
+        given[known[word]] = tuple(value) if isinstance(value, list) else value
+    engine: Engine = kind(**given)
+    return engine
+
+
 def read_structures(files: list[Path]) -> dict[str, "Atoms"]:
     """Name -> structure, for every frame of the files."""
     import ase.io
@@ -152,9 +180,9 @@ def read_structures(files: list[Path]) -> dict[str, "Atoms"]:
 
 def compute(engine: "Engine", atoms: "Atoms") -> tuple["LCAOSystem", float]:
     """The system of a structure and the CPU seconds it took, on one thread."""
-    import pyscf.pbc.gto  # noqa: F401  its libraries must be there to be limited
     from threadpoolctl import threadpool_limits
 
+    import_module(ENGINES[engine.name][1])  # libraries must be there to be limited
     begun = time.process_time()
     with threadpool_limits(1):
         system = engine.run(atoms)
@@ -202,7 +230,7 @@ def _check_fits(data: "DataSet", structures: Mapping[str, "Atoms"], engine: "Eng
 
     settings = engine.settings()
     known = data.provenance.get("engine", settings)
-    for key, now in settings.items():
+    for key, now in sorted(settings.items(), key=lambda item: item[0] != "engine"):
         if key not in MAY_DIFFER and known.get(key) != now:
             raise ValueError(f"{data.path}: was made with {key} {known.get(key)}, now {now}; choose another data set")
     for name in set(data) & set(structures):

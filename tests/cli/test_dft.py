@@ -2,11 +2,13 @@
 
 import json
 import runpy
+import sys
 from pathlib import Path
 
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import graphene
 
 from ase_hybridham import cli
@@ -124,6 +126,11 @@ def test_bad_input_is_one_line_and_status_2(hybridham, frames, tmp_path):
         ((frames, same / frames.name, "-o", out), "two structures named layer-0000"),
         ((frames, "-o", out, "--jobs", 0), "--jobs: expected at least 1"),
         ((frames, "-o", out, "--ke", -1), "ke_cutoff: expected a positive number"),
+        (
+            (frames, "-o", out, "--spacing", 0.2),
+            "--spacing: not an option of the engine pyscf, which has --xc, --basis",
+        ),
+        ((frames, "-o", out, "--engine", "gpaw", "--ke", 100), "--ke: not an option of the engine gpaw"),
         ((frames, "-o", tmp_path / "made.h5", "--xc", "pbe"), "was made with xc lda, now pbe"),
         ((frames, "-o", tmp_path / "made.h5", "--split", "val"), "layer-0000 is already in the split train"),
     ]:
@@ -137,6 +144,32 @@ def test_bad_input_is_one_line_and_status_2(hybridham, frames, tmp_path):
     status, _, err = hybridham("dft", frames, "-o", tmp_path / "made.h5", *FAST)
     assert status == 2
     assert "holds another structure named layer-0001" in err
+
+
+def test_an_engine_that_is_not_installed_is_one_line(hybridham, frames, tmp_path, monkeypatch):
+    for name in [n for n in sys.modules if n.split(".")[0] == "gpaw"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "gpaw", None)
+    status, text, err = hybridham("dft", frames, "-o", tmp_path / "data.h5", "--engine", "gpaw")
+    assert (status, text) == (2, "")
+    assert "engine gpaw: needs GPAW; pip install gpaw" in err
+    assert err.count("\n") == 1
+
+
+def test_gpaw_runs_and_its_data_are_not_mixed_with_others(hybridham, tmp_path):
+    pytest.importorskip("gpaw")
+    atoms = Atoms("OH", [[0, 0, 0], [0.1, 0.2, 0.95]], magmoms=[1, 0])
+    ase.io.write(tmp_path / "radical.traj", atoms)
+    words = ("dft", tmp_path / "radical.traj", "-o", tmp_path / "data.h5", "--engine", "gpaw")
+    status, text, err = hybridham(*words, "--basis", "sz(dzp)", "--spacing", 0.3, "--json")
+    assert status == 0, err
+    assert json.loads(text)["engine"]["basis"] == "sz(dzp)"
+    with DataSet(tmp_path / "data.h5") as data:
+        assert data["radical"].spin == "collinear"
+        assert data["radical"].provenance["checked_band_error_eV"] < 1e-6
+    status, _, err = hybridham(*words[:-1], "pyscf")
+    assert status == 2
+    assert "was made with engine gpaw, now pyscf" in err
 
 
 def test_the_shipped_data_set_is_what_its_command_makes():
