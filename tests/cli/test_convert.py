@@ -1,15 +1,25 @@
 """hybridham convert and info, and what a SOURCE is."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ase_hybridham import cli
+from ase_hybridham.check import Finding
+from ase_hybridham.check import Report as CheckReport
+from ase_hybridham.cli import parallel, reading
+from ase_hybridham.cli.provenance import mixed, provenance_counts
 from ase_hybridham.cli.source import kind_of, load_system, parse_valence
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io import read_deeph
+from ase_hybridham.io import read_deeph, write_deeph
 from ase_hybridham.store import DataSet
 
 
@@ -235,3 +245,168 @@ def test_valence_words():
     for word in ("C", "C=", "=4", "Xx=4", "C=x", "C=-1", "C=7", "C=nan"):
         with pytest.raises(ValueError, match="expected a word like C=4"):
             parse_valence([word])
+
+
+def damaged_copy(folder: Path, to: Path, *, predicted: bool = False) -> None:
+    """A structure folder whose H is not Hermitian."""
+    system = read_deeph(folder)
+    values = system.hamiltonian[0].values.copy()
+    values[-5:] += 1.0
+    write_deeph(replace(system, hamiltonian=(system.hamiltonian[0].with_values(values),)), to, predicted=predicted)
+
+
+def test_data_that_fail_a_check_are_refused(hybridham, bilayers, tmp_path):
+    out = tmp_path / "data.h5"
+    for name in ("003", "004", "005", "006", "007"):
+        shutil.rmtree(bilayers / name)
+    damaged_copy(bilayers / "001", bilayers / "001b")
+    status, _, messages = hybridham("convert", bilayers, "-o", out, "--valence", "C=4")
+    assert status == 2
+    assert messages.count("\n") == 1
+    assert "bilayers/001b: " in messages
+    assert "H hermitian failed: " in messages
+    assert messages.rstrip().endswith("--no-check takes the data as they are")
+    status, text, messages = hybridham("convert", bilayers, "-o", out, "--valence", "C=4", "--keep-going", "--json")
+    assert status == 1
+    assert list(json.loads(text)["failed"]) == ["001b"]
+    with DataSet(out) as data:
+        assert list(data) == ["000", "001", "002"]
+    status, text, _ = hybridham("convert", bilayers, "-o", out, "--valence", "C=4", "--no-check", "--json")
+    assert status == 0
+    assert (json.loads(text)["added"], json.loads(text)["checks"]) == (1, None)
+
+
+def test_predictions_need_not_be_hermitian(hybridham, bilayers, tmp_path):
+    damaged_copy(bilayers / "001", tmp_path / "predicted", predicted=True)
+    status, text, messages = hybridham(
+        "convert", tmp_path / "predicted", "-o", tmp_path / "data.h5", "--valence", "C=4", "--json"
+    )
+    assert status == 0
+    assert json.loads(text)["failed"] == {}
+    assert "H is what a network predicted, no DFT: predicted" in messages
+
+
+def test_warnings_are_told_once_for_all_structures(hybridham, bilayers, tmp_path, monkeypatch):
+    finding = Finding("decay of H", "warning", "it ends too early", advice="take a larger cutoff")
+    monkeypatch.setattr(reading, "check_system", lambda system: CheckReport((finding,)))
+    status, text, messages = hybridham(
+        "convert", bilayers, "-o", tmp_path / "data.h5", "--valence", "C=4", "--processes", 1, "--json"
+    )
+    assert status == 0
+    assert json.loads(text)["checks"]["decay of H"]["structures"] == 8
+    line = "warning, 8 structures: decay of H: it ends too early (000); take a larger cutoff"
+    assert messages.splitlines() == [line]
+
+
+def test_another_structure_of_the_same_name_is_an_error(hybridham, bilayers, tmp_path):
+    out = tmp_path / "data.h5"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    shutil.copytree(bilayers / "000", tmp_path / "a/deeph")
+    shutil.copytree(bilayers / "001", tmp_path / "b/deeph")
+    convert = ["convert", "-o", out, "--valence", "C=4", "--json"]
+    assert hybridham(*convert, tmp_path / "a/deeph")[0] == 0
+    status, _, messages = hybridham(*convert, tmp_path / "b/deeph")
+    assert status == 2
+    assert f"{tmp_path}/b/deeph: {out} holds another structure named deeph, from a/deeph; " in messages
+    # the same one from elsewhere, and under a longer name, is known
+    shutil.copytree(bilayers / "000", tmp_path / "c/deeph")
+    assert json.loads(hybridham(*convert, tmp_path / "c/deeph")[1])["already_there"] == 1
+    shutil.rmtree(tmp_path / "c")
+    report = json.loads(hybridham(*convert, tmp_path / "a", tmp_path / "b")[1])
+    assert (report["added"], report["already_there"]) == (1, 1)
+    with DataSet(out) as data:
+        assert list(data) == ["b", "deeph"]
+
+
+def test_names_stay_when_a_structure_comes_beside(hybridham, bilayers, tmp_path):
+    out, runs = tmp_path / "data.h5", tmp_path / "runs"
+    (runs / "run1").mkdir(parents=True)
+    shutil.copytree(bilayers / "000", runs / "run1/deeph")
+    shutil.copytree(bilayers / "002", runs / "run2/deeph")
+    hybridham("convert", runs, "-o", out, "--valence", "C=4", "--split", "train=1")
+    shutil.copytree(bilayers / "001", runs / "run1/other")
+    status, text, _ = hybridham("convert", runs, "-o", out, "--valence", "C=4")
+    assert status == 0
+    assert "1 structures added, 3 in all, 2 were there already; train 2, in no split 1" in text
+    with DataSet(out) as data:
+        assert list(data) == ["run1", "run1/other", "run2"]
+        assert data.splits == {"train": ["run1", "run2"]}
+
+
+def test_precisions_that_mix_are_told(hybridham, bilayers, tmp_path):
+    out = tmp_path / "data.h5"
+    hybridham("convert", bilayers / "000", bilayers / "001", "-o", out, "--valence", "C=4", "--compact")
+    _, text, messages = hybridham("convert", bilayers / "002", "-o", out, "--valence", "C=4", "--json")
+    assert "2 of 3 structures are stored in single precision" in messages
+    assert len(json.loads(text)["mixed"]) == 1
+
+
+def test_functionals_that_mix_are_told():
+    one, other = {"xc": "PBE", "basis": {"C": "C6.0-s2p2d1"}, "k_mesh": [3, 3, 1]}, {"xc": "LDA", "k_mesh": [1, 1, 1]}
+    counts = provenance_counts([one, one, other])
+    assert counts["basis.C"] == {"C6.0-s2p2d1": 2}
+    assert counts["k_mesh"] == {"[3, 3, 1]": 2, "[1, 1, 1]": 1}
+    assert list(mixed(counts)) == ["the structures differ in xc: PBE (2), LDA (1); one network cannot learn both"]
+
+
+def test_several_processes_make_what_one_makes(hybridham, bilayers, tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "START_UP", 0.0)
+    hashes = set()
+    for processes in (1, 2):
+        out = tmp_path / f"{processes}.h5"
+        assert hybridham("convert", bilayers, "-o", out, "--valence", "C=4", "--processes", processes)[0] == 0
+        with DataSet(out) as data:
+            hashes.add((data.content_hash(), *(str(data[name].provenance) for name in data)))
+    assert len(hashes) == 1
+    broken = bilayers / "004/hamiltonians.h5"
+    broken.write_bytes(broken.read_bytes()[:100000])
+    out = tmp_path / "broken.h5"
+    status, _, messages = hybridham("convert", bilayers, "-o", out, "--valence", "C=4", "--no-check", "--processes", 2)
+    assert status == 2
+    assert messages.count("\n") == 1
+    assert "004/hamiltonians.h5: not a complete HDF5 file" in messages
+    with DataSet(out) as data:
+        assert list(data) == ["000", "001", "002", "003"]
+
+
+def test_interrupted_and_killed_conversions_are_completed_by_another(hybridham, golden_bilayers, tmp_path):
+    """Ctrl-C, which all processes get; then SIGKILL for the first alone."""
+    out = tmp_path / "data.h5"
+    program = (
+        "import sys; from ase_hybridham.cli import main, parallel; parallel.START_UP = 0.0; "
+        f"sys.exit(main(['convert', {str(golden_bilayers)!r}, '-o', {str(out)!r}, '--valence', 'C=4', "
+        "'--no-check', '--processes', '2']))"
+    )
+    held = 0
+    for kill in (signal.SIGINT, signal.SIGKILL):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        while process.poll() is None and (len(DataSet(out)) if out.exists() else 0) < held + 3:
+            time.sleep(0.01)
+        (os.killpg if kill == signal.SIGINT else os.kill)(process.pid, kill)
+        messages = process.communicate(timeout=60)[1]
+        assert process.returncode == (130 if kill == signal.SIGINT else -kill)
+        assert messages == ("hybridham convert: interrupted\n" if kill == signal.SIGINT else "")
+        for _ in range(1000):  # workers whose parent is gone leave when they have read what they had
+            try:
+                os.killpg(process.pid, 0)
+            except ProcessLookupError:
+                break
+            time.sleep(0.02)
+        else:
+            pytest.fail("a process is left behind")
+        with DataSet(out) as data:
+            assert held < len(data) < 24
+            held = len(data)
+            for name in data:
+                data.verify(name)
+    status, text, _ = hybridham("convert", golden_bilayers, "-o", out, "--valence", "C=4", "--no-check", "--json")
+    assert status == 0
+    assert (json.loads(text)["structures"], json.loads(text)["added"]) == (24, 24 - held)
