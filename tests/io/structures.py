@@ -39,10 +39,18 @@ def unpacked(source: Path, to: Path) -> Path:
     return to
 
 
-def covariant_system(seed: int, basis: Basis, spin: Literal["none", "collinear", "spinor"], n_atoms: int = 4):
-    """A random H, Hermitian, and an S of two-centre form, sum_L x_L(d) Q_L(d); atoms in order of their elements."""
+def covariant_system(
+    seed: int, basis: Basis, spin: Literal["none", "collinear", "spinor"], n_atoms: int = 4, center: bool = False
+) -> LCAOSystem:
+    """A random H, Hermitian, and an S of two-centre form, sum_L x_L(d) Q_L(d); atoms in order of their elements.
+
+    With `center` they are in the cell around the origin.
+    """
     rng = np.random.default_rng(seed)
     atoms = random_atoms(seed, n_atoms)
+    if center:
+        scaled = atoms.get_scaled_positions(wrap=False)
+        atoms.set_scaled_positions(scaled - np.round(scaled))
     atoms = atoms[np.argsort(atoms.numbers, kind="stable")]
     pairs = PairList.from_atoms(atoms, basis.cutoffs())
     atoms.pbc = pairs.shifts.any(axis=0)
