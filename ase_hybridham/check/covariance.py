@@ -7,7 +7,7 @@ is wrong. No radial functions are needed. One sign for a whole shell, and an exc
 show.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ase_hybridham.symmetry import DirectSum, spherical_harmonics
 from ase_hybridham.system import PairBlocks
 
-__all__ = ["Bonds", "strongest_bonds"]
+__all__ = ["Bonds", "relative_residual", "strongest_bonds"]
 
 BONDS = 24  # of each atom, those with the largest S
 LEAST_BOND = 1e-6  # of the largest block: what is smaller is rounding
@@ -32,7 +32,8 @@ class Bonds:
     ----------
     rows : array of int, shape (n_bonds,)
         Places in the pair list.
-    blocks : array, shape (n_bonds, n_i, n_j)
+    components : array, shape (n_bonds, size)
+        The blocks in their direct sum.
     vectors : array, shape (n_bonds, 3)
         Angstrom.
     table : DirectSum
@@ -42,7 +43,7 @@ class Bonds:
     """
 
     rows: NDArray[np.int64]
-    blocks: NDArray
+    components: NDArray[np.float64]
     vectors: NDArray[np.float64]
     table: DirectSum
     elements: tuple[int, int]
@@ -55,19 +56,35 @@ class Bonds:
 
     def residual(self) -> NDArray[np.float64]:
         """Components of the blocks that are no two-center integral, shape (n_bonds, size)."""
-        return _residual(self.table, self.table.to_sum(self.blocks), self.vectors)
+        out = np.array(self.components)
+        harmonics = spherical_harmonics(self.vectors, max(part.L for part in self.table.parts))
+        for part in self.table.parts:
+            if part.natural:
+                here = out[:, part.components]
+                Y = harmonics[part.L] / np.sqrt(2 * part.L + 1)
+                here -= np.einsum("nm,nm->n", here, Y)[:, None] * Y
+        return out
 
-    def weight(self) -> NDArray[np.float64]:
-        """Norm of each block without its s-s part, shape (n_bonds,)."""
-        return np.linalg.norm(self.table.to_sum(self.blocks)[:, self.directed], axis=1)
+    def squares(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """|residual|^2 and |block|^2 of each bond, s-s parts left out, shapes (n_bonds,)."""
+        rest, whole = self.residual()[:, self.directed], self.components[:, self.directed]
+        return (rest**2).sum(axis=1), (whole**2).sum(axis=1)
+
+    def take(self, which: NDArray) -> "Bonds":
+        """Some of the bonds."""
+        return replace(self, rows=self.rows[which], components=self.components[which], vectors=self.vectors[which])
 
     def with_vectors(self, vectors: NDArray) -> "Bonds":
         """The same blocks on other bond vectors."""
         return replace(self, vectors=vectors)
 
-    def turned(self, left: NDArray, right: NDArray) -> "Bonds":
-        """The blocks with the orbitals of both elements mixed by matrices: left @ block @ right^T."""
-        return replace(self, blocks=left @ self.blocks @ right.T)
+    def turned(self, matrices: Mapping[int, NDArray]) -> "Bonds":
+        """The blocks with the orbitals of elements mixed: left @ block @ right^T."""
+        blocks = self.table.to_blocks(self.components)
+        left, right = (matrices.get(element) for element in self.elements)
+        blocks = blocks if left is None else left @ blocks
+        blocks = blocks if right is None else blocks @ right.T
+        return replace(self, components=self.table.to_sum(blocks))
 
 
 def strongest_bonds(blocks: PairBlocks, *, onsite: bool = False) -> list[Bonds]:
@@ -108,23 +125,12 @@ def strongest_bonds(blocks: PairBlocks, *, onsite: bool = False) -> list[Bonds]:
         if len(rows):
             table = DirectSum(blocks.basis[a].degrees, blocks.basis[b].degrees)
             stack = blocks.values[blocks.index(rows)].real.astype(np.float64)
-            out.append(Bonds(rows, stack, pairs.vectors[rows], table, (a, b)))
+            out.append(Bonds(rows, table.to_sum(stack), pairs.vectors[rows], table, (a, b)))
     return out
 
 
 def relative_residual(bonds: Sequence[Bonds]) -> float:
     """Root of sum |residual|^2 / sum |block|^2 over bonds, s-s parts left out; 0 without bonds."""
-    rest = sum(float((b.residual()[:, b.directed] ** 2).sum()) for b in bonds)
-    whole = sum(float((b.weight() ** 2).sum()) for b in bonds)
+    squares = [b.squares() for b in bonds]
+    rest, whole = (sum(float(s[at].sum()) for s in squares) for at in (0, 1))
     return (rest / whole) ** 0.5 if whole else 0.0
-
-
-def _residual(table: DirectSum, components: NDArray, vectors: NDArray) -> NDArray[np.float64]:
-    out = np.array(components, dtype=np.float64)
-    harmonics = spherical_harmonics(vectors, max(part.L for part in table.parts))
-    for part in table.parts:
-        if part.natural:
-            here = out[:, part.components]
-            Y = harmonics[part.L] / np.sqrt(2 * part.L + 1)
-            here -= np.einsum("nm,nm->n", here, Y)[:, None] * Y
-    return out

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 from ase.units import Hartree, Rydberg
+from numpy.typing import NDArray
 
 from ase_hybridham.check.report import Finding, Verdict
 from ase_hybridham.check.slater import outer_depth, outer_electrons
 from ase_hybridham.check.spectrum import MOST_ORBITALS, Spectrum
+from ase_hybridham.check.spin import is_magnetic
 from ase_hybridham.errors import OverlapError
 from ase_hybridham.system import LCAOSystem
 
@@ -64,8 +66,9 @@ def _solved(spectrum: Spectrum) -> Iterator[Finding]:
     expected = electrons_expected(system)
     yield _electrons(spectrum, expected)
     yield _unit(spectrum, expected)
-    if system.spin != "spinor":
-        yield _reversed_k(spectrum)
+    yield _reversed_k(spectrum)
+    if system.spin == "spinor":
+        yield _kramers(spectrum)
 
 
 def _positive(spectrum: Spectrum) -> Finding:
@@ -180,12 +183,32 @@ def _unit(spectrum: Spectrum, expected: float | None) -> Finding:
 
 
 def _reversed_k(spectrum: Spectrum) -> Finding:
-    """e(k) = e(-k): time reversal of a system without spin-orbit coupling."""
-    error = float(np.abs(spectrum.special[:, 2] - spectrum.special[:, 3]).max(initial=0.0))
+    """e(k) = e(-k): time reversal."""
+    forward, backward = (_lower_half(spectrum.special[:, at]) for at in (2, 3))
+    return _symmetry(spectrum, NAMES[3], "|e(k) - e(-k)|", forward - backward)
+
+
+def _kramers(spectrum: Spectrum) -> Finding:
+    """Pairs of equal levels at Gamma and on the zone boundary: time reversal with spin."""
+    pairs = spectrum.special[:, :2].reshape(1, 2, -1, 2)
+    return _symmetry(spectrum, "Kramers pairs", "splitting of levels", _lower_half(pairs[..., 0] - pairs[..., 1]))
+
+
+def _lower_half(energies: NDArray) -> NDArray:
+    """The upper bands of nearly dependent orbitals react to every rounding."""
+    return energies[..., : max(1, energies.shape[-1] // 2)]
+
+
+def _symmetry(spectrum: Spectrum, name: str, what: str, differences: NDArray) -> Finding:
+    error = float(np.abs(differences).max(initial=0.0))
     warn, fail = SYMMETRIC
-    verdict: Verdict = "ok" if error <= warn else "warning" if error <= fail else "failed"
-    advice = "" if verdict == "ok" else "H of real orbitals without spin-orbit coupling is real"
-    return Finding(NAMES[3], verdict, f"|e(k) - e(-k)| at most {error:.1e} eV", error, "eV", fail, advice)
+    message = f"{what} at most {error:.1e} eV"
+    if error <= warn:
+        return Finding(name, "ok", message, error, "eV", fail)
+    if spectrum.system.spin == "spinor" and is_magnetic(spectrum.system):
+        return Finding(name, "note", f"{message}, as a magnetic system may have", error, "eV", fail)
+    verdict: Verdict = "warning" if error <= fail else "failed"
+    return Finding(name, verdict, message, error, "eV", fail, "without magnetism there is none: check the spin blocks")
 
 
 def overlap_shift(system: LCAOSystem) -> float:

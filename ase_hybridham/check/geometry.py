@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 from ase.data import covalent_radii
+from numpy.typing import NDArray
 
 from ase_hybridham.check.operators import largest_of_pairs, pair_name
 from ase_hybridham.check.report import Finding, Verdict
 from ase_hybridham.system import LCAOSystem
-from ase_hybridham.system.pairs import outside_of_radii
+from ase_hybridham.system.pairs import LACKING, LONGER, SAME_RADIUS
 
 __all__ = ["check_geometry"]
 
@@ -18,9 +19,10 @@ BOND = (0.6, 1.6)
 ON_TOP = 0.35  # of the sum of the radii: no two nuclei come that near
 # |H| of the longest pairs over the largest hopping where pairs end with the orbitals: 0.01 in graphene, 0.08 in MoS2,
 # 0.2 in bismuthene. Past the second limit hoppings that matter were cut off.
-DECAYED = (0.1, 0.4)  # note, warning
+DECAYED = (0.25, 0.4)  # note, warning
 LONGEST = 0.9  # of the longest distance of an element pair: what counts as the longest pairs
 MARGIN = 1e-6  # fractional
+MOST_COUNTED = 2e7  # distances: half a second
 
 
 def check_geometry(system: LCAOSystem) -> Iterator[Finding]:
@@ -80,17 +82,39 @@ def _range(system: LCAOSystem) -> Finding:
     known = {z: float(r) for z, r in radii.items() if r is not None}
     if len(known) < len(radii):
         return Finding(name, "skipped", "the radii of the orbitals are not known")
-    try:
-        too_long, missing, expected = outside_of_radii(pairs, system.atoms, known)
-    except ValueError as error:
-        return Finding(name, "failed", str(error), advice="check cell, positions and radii")
-    if too_long:
-        return Finding(name, "warning", too_long, advice="check the lattice, R and the radii of the basis")
-    if missing:
-        advice = "pairs are lost, or positions, lattice and R do not fit together"
+    radius = np.array([known[z] for z in pairs.numbers.tolist()])
+    reach = radius[pairs.i] + radius[pairs.j]
+    p = int(np.argmax(pairs.distances - reach))
+    if pairs.distances[p] > reach[p] + LONGER:
+        message = (
+            f"pair {pair_name(system.operators[0], p)} is {pairs.distances[p]:.3f} A long, its two radii {reach[p]:.3f}"
+        )
+        return Finding(name, "warning", message, advice="check the lattice, R and the radii of the basis")
+    inside = reach - 2 * SAME_RADIUS
+    expected = _count_within(system, radius - SAME_RADIUS)
+    if expected is None:
+        return Finding(name, "skipped", "too many pairs to count")
+    missing = expected - int((pairs.distances <= inside).sum())
+    if missing > LACKING * expected:
         message = f"{missing} of {expected} pairs within the radii are missing"
-        return Finding(name, "warning", message, missing / expected, "of the pairs", 0.02, advice)
+        advice = "pairs are lost, or positions, lattice and R do not fit together"
+        return Finding(name, "warning", message, missing / expected, "of the pairs", LACKING, advice)
     return Finding(name, "ok", f"all pairs within the radii, {pairs.distances.max():.2f} A at most")
+
+
+def _count_within(system: LCAOSystem, radius: NDArray[np.float64]) -> int | None:
+    """Pairs within the radii whose R is at most one cell beyond those of the list, self pairs too; None if too many."""
+    atoms, shifts = system.atoms, system.pairs.shifts
+    most = np.abs(shifts).max(axis=0) + np.asarray(atoms.pbc)
+    cells = np.stack(np.meshgrid(*(np.arange(-m, m + 1) for m in most), indexing="ij"), axis=-1).reshape(-1, 3)
+    if len(cells) * len(atoms) ** 2 > MOST_COUNTED:
+        return None
+    positions = atoms.get_positions()
+    between = positions[None] - positions[:, None]
+    limit = radius[None] + radius[:, None]
+    return sum(
+        int((np.linalg.norm(between + translation, axis=-1) <= limit).sum()) for translation in cells @ atoms.cell.array
+    )
 
 
 def _decay(system: LCAOSystem) -> Finding:

@@ -5,6 +5,7 @@ from ase_hybridham.check.energies import check_energies
 from ase_hybridham.check.geometry import check_geometry
 from ase_hybridham.check.operators import check_operators
 from ase_hybridham.check.report import Report
+from ase_hybridham.check.spin import check_spin
 from ase_hybridham.system import LCAOSystem
 
 __all__ = ["check_system"]
@@ -23,10 +24,12 @@ def check_system(system: LCAOSystem) -> Report:
     Report
         One finding for each check. `Report.failed` is empty for data that can be used.
     """
-    findings = [
-        *check_operators(system),
-        *check_geometry(system),
-        *check_conventions(system),
-        *check_energies(system),
-    ]
-    return Report(tuple(findings))
+    return Report(
+        (
+            *check_operators(system),
+            *check_geometry(system),
+            *check_conventions(system),
+            *check_spin(system),
+            *check_energies(system),
+        )
+    )
