@@ -16,8 +16,9 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from ase_hybridham.files import written_atomically
+from ase_hybridham.system import Decay, DecayRow
 
-__all__ = ["new_axes", "plot_bands", "save_figure"]
+__all__ = ["new_axes", "plot_bands", "plot_hamiltonian_decay", "save_figure"]
 
 RESOLUTION = 200  # dots per inch
 REFERENCE_STYLE: dict[str, Any] = {"color": "0.55", "linewidth": 2.6, "linestyle": "-", "zorder": 2.0}
@@ -27,6 +28,8 @@ ALONE_STYLE: dict[str, Any] = {"color": "#14467c", "linewidth": 1.3, "linestyle"
 REFERENCE_DOWN: dict[str, Any] = {"color": "0.78", "linewidth": 1.8}
 OVERLAY_DOWN: dict[str, Any] = {"color": "#1d6fb8", "linestyle": (0, (1, 1.2))}
 ALONE_DOWN: dict[str, Any] = {"color": "#c1121f", "linestyle": (0, (4, 1.6))}
+MOST_PAIRS = 3  # of elements that a picture tells apart
+PAIR_COLORS = ("#14467c", "#c1121f", "#2a9d4a")
 
 
 def new_axes(width: float = 4.6, height: float = 4.0) -> Axes:
@@ -106,6 +109,54 @@ def plot_bands(
             handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False, borderaxespad=0.2
         )
     return ax
+
+
+def plot_hamiltonian_decay(hamiltonian: Decay, overlap: Decay | None = None, *, ax: Axes | None = None) -> Axes:
+    """|H| against distance, on-site at 0: the mean, the band from 10 to 90 % of the elements, and the largest.
+
+    Parameters
+    ----------
+    hamiltonian : Decay
+        eV. Up to three pairs of elements are told apart, more are taken together.
+    overlap : Decay, optional
+        Its mean is drawn too, gray.
+    ax : matplotlib Axes, optional
+        By default those of a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = new_axes() if ax is None else ax
+    few = len(hamiltonian.pairs) <= MOST_PAIRS
+    names: list[tuple[str, ...]] = [(name,) for name in hamiltonian.pairs] if few else [()]
+    for name, color in zip(names, PAIR_COLORS, strict=False):
+        x, rows = _middles(hamiltonian.rows(*name))
+        low, high, mean, largest = (
+            _positive([getattr(row, key) for row in rows]) for key in ("low", "high", "mean", "largest")
+        )
+        label = name[0] if name else "all elements"
+        ax.plot(x, mean, color=color, linewidth=1.5, marker="o", markersize=3, label=label)
+        ax.plot(x, largest, color=color, linewidth=0.9, linestyle=":")
+        ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+    if overlap is not None:
+        x, rows = _middles(overlap.rows())
+        ax.plot(x, _positive([row.mean for row in rows]), color="0.5", linewidth=1.2, linestyle="--", label="|S|")
+    ax.set_yscale("log")
+    ax.set_xlabel(r"distance ($\mathrm{\AA}$)")
+    ax.set_ylabel("|H| (eV)" if overlap is None else "|H| (eV), |S|")
+    ax.legend(frameon=False, title="mean, 10-90 %, largest (dotted)", title_fontsize="small", fontsize="small")
+    return ax
+
+
+def _middles(rows: Sequence[DecayRow]) -> tuple[NDArray[np.float64], Sequence[DecayRow]]:
+    return np.array([0.5 * (row.start + row.end) for row in rows]), rows
+
+
+def _positive(values: Sequence[float]) -> NDArray[np.float64]:
+    """What a logarithmic axis can show."""
+    sizes = np.array(values, dtype=float)
+    return np.where(sizes > 0, sizes, np.nan)
 
 
 def _draw(

@@ -8,7 +8,9 @@ from ase.cell import Cell
 from ase.dft.kpoints import BandPath
 from ase.spectrum.band_structure import BandStructure
 
-from ase_hybridham.plot import new_axes, plot_bands, save_figure
+from ase_hybridham.plot import new_axes, plot_bands, plot_hamiltonian_decay, save_figure
+from ase_hybridham.system import Decay, PairBlocks, PairList
+from tests.conftest import random_atoms
 
 HEXAGONAL = Cell.new([2.46, 2.46, 15, 90, 90, 120])
 
@@ -110,3 +112,37 @@ def test_listed_points_without_names_are_spaced_by_their_distance():
     x = ax.lines[0].get_xdata()
     assert x[2] == pytest.approx(3 * x[1])
     assert not ax.get_xticklabels()
+
+
+def random_decay(basis, seed: int) -> Decay:
+    pairs = PairList.from_atoms(random_atoms(seed, 8), basis.cutoffs())
+    zeros = PairBlocks.zeros(pairs, basis)
+    return Decay.of(zeros.with_values(np.random.default_rng(seed).lognormal(size=zeros.values.shape)))
+
+
+def test_decay_shows_the_mean_and_the_largest_of_every_bin(mixed_basis):
+    decay = random_decay(mixed_basis, 5)
+    ax = plot_hamiltonian_decay(decay)  # six pairs of elements: together
+    mean, largest = ax.get_lines()
+    np.testing.assert_array_equal(mean.get_ydata(), [row.mean for row in decay.rows()])
+    np.testing.assert_array_equal(largest.get_ydata(), [row.largest for row in decay.rows()])
+    assert mean.get_xdata()[:2].tolist() == [0, 0.5 * (decay.rows()[1].start + decay.rows()[1].end)]
+    assert ax.get_yscale() == "log"
+    assert "(eV)" in ax.get_ylabel()
+
+
+def test_few_pairs_of_elements_and_the_overlap_have_their_own_lines(mixed_basis, tmp_path):
+    one = random_decay(mixed_basis, 2)
+    assert len(one.pairs) == 3
+    ax = new_axes()
+    assert plot_hamiltonian_decay(one, one, ax=ax) is ax
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [*one.pairs, "|S|"]
+    assert len({line.get_color() for line in ax.get_lines()}) == 4
+    save_figure(ax, tmp_path / "hist.png")
+    assert (tmp_path / "hist.png").stat().st_size > 5000
+
+
+def test_zeros_leave_gaps_on_the_logarithmic_axis(mixed_basis):
+    pairs = PairList.from_atoms(random_atoms(2), mixed_basis.cutoffs())
+    ax = plot_hamiltonian_decay(Decay.of(PairBlocks.zeros(pairs, mixed_basis)))
+    assert np.isnan(ax.get_lines()[0].get_ydata()).all()

@@ -2,6 +2,7 @@
 
 from ase_hybridham.system.basis import AtomBasis, Basis, GaussianRadial, Shell
 from ase_hybridham.system.blocks import PairBlocks
+from ase_hybridham.system.decay import Decay, DecayRow
 from ase_hybridham.system.lcao import LCAOSystem, SpinKind
 from ase_hybridham.system.orbitals import ORBITAL_ORDERS, convert_orbitals, orbital_order
 from ase_hybridham.system.pairs import PairList
@@ -10,6 +11,8 @@ __all__ = [
     "ORBITAL_ORDERS",
     "AtomBasis",
     "Basis",
+    "Decay",
+    "DecayRow",
     "GaussianRadial",
     "LCAOSystem",
     "PairBlocks",
