@@ -8,7 +8,7 @@ order at its door; optional packages are imported inside the reader.
 from pathlib import Path
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io import abacus, deeph, deeph_dock, fhi_aims, openmx, siesta
+from ase_hybridham.io import abacus, deeph, deeph_dock, fhi_aims, openmx, siesta, wannier90
 from ase_hybridham.io.deeph import holds_blocks, read_deeph, read_deeph_atoms, write_deeph
 from ase_hybridham.io.deeph_dock import read_deeph_dock, write_deeph_dock
 from ase_hybridham.io.format import Format
@@ -34,7 +34,16 @@ __all__ = [
 ]
 
 # asked in this order; the first that recognises a path reads it
-FORMATS = (deeph.FORMAT, deeph.SIESTA, deeph_dock.FORMAT, abacus.FORMAT, openmx.FORMAT, siesta.FORMAT, fhi_aims.FORMAT)
+FORMATS = (
+    deeph.FORMAT,
+    deeph.SIESTA,
+    deeph_dock.FORMAT,
+    abacus.FORMAT,
+    openmx.FORMAT,
+    siesta.FORMAT,
+    fhi_aims.FORMAT,
+    wannier90.FORMAT,
+)
 
 
 def formats() -> dict[str, Format]:
