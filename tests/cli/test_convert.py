@@ -159,7 +159,7 @@ def test_bad_input_is_one_line_and_status_two(hybridham, golden, tmp_path, monke
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # e3nn's import
-def test_info_of_what_is_no_data_set(hybridham, golden, tmp_path):
+def test_info_of_what_is_no_data_set(hybridham, tmp_path):
     for name, content in {"cut.h5": b"\x89HDF\r\n\x1a\n", "x.h5": b""}.items():
         (tmp_path / name).write_bytes(content)
         status, _, messages = hybridham("info", tmp_path / name)
@@ -171,9 +171,6 @@ def test_info_of_what_is_no_data_set(hybridham, golden, tmp_path):
         assert status == 2
         assert str(name) in messages
         assert messages.count("\n") == 1
-    status, _, messages = hybridham("info", golden / "openmx/graphene/deeph")
-    assert status == 2
-    assert "hybridham convert" in messages
 
 
 def test_kinds_of_sources(hybridham, golden, tmp_path, monkeypatch):
