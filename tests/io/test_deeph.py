@@ -163,6 +163,19 @@ def test_parts_that_may_be_absent(golden, tmp_path):
     assert np.array_equal(read_deeph(folder).hamiltonian[0].values, whole.hamiltonian[0].values)
 
 
+def test_what_the_parsers_of_other_programs_write(golden, tmp_path):
+    """Atomic numbers as floats; a Fermi level of null, as DeepH-dock's `downgrade` has it; no word on spin."""
+    folder = copied(golden, tmp_path, "MoS2_monolayer")
+    whole = read_deeph(folder)
+    (folder / "element.dat").write_text("1.600000e+01\n4.200000e+01\n16.0\n")
+    (folder / "info.json").write_text('{"fermi_level": null}')
+    (folder / "R_list.dat").unlink()
+    system = read_deeph(folder)
+    assert (system.fermi_level, system.spin) == (None, "none")
+    np.testing.assert_array_equal(system.atoms.numbers, whole.atoms.numbers)
+    np.testing.assert_array_equal(system.hamiltonian[0].values, whole.hamiltonian[0].values)
+
+
 def test_a_prediction_stands_in_where_dft_is_missing(golden, tmp_path):
     whole = read_deeph(golden / "openmx/graphene/deeph")
     dft, guess = whole.hamiltonian[0], 2.0 * whole.hamiltonian[0]

@@ -166,6 +166,32 @@ def test_a_prediction_that_does_not_fit_the_folder_is_refused(mixed_basis, tmp_p
     assert kind.prediction not in {path.name for path in (tmp_path / "a").iterdir()}
 
 
+def test_a_prediction_that_lacks_pairs_of_the_folder_is_zero_there(mixed_basis, tmp_path, kind):
+    system = random_system(0, mixed_basis)
+    near = PairList.from_atoms(system.atoms, {z: 0.6 * r for z, r in system.basis.cutoffs().items()})
+    kind.write(replace(system, hamiltonian=()), tmp_path / "a")
+    short = system.hamiltonian[0].on_pairs(near)
+    kind.write(LCAOSystem(system.atoms, (short,)), tmp_path / "a", predicted=True)
+    found = kind.read(tmp_path / "a").hamiltonian[0]
+    np.testing.assert_array_equal(found.values, short.on_pairs(system.pairs).values)
+
+
+def test_the_structure_of_a_prediction_is_that_of_the_folder(mixed_basis, tmp_path, kind):
+    """To the digits another program may have printed."""
+    system = random_system(0, mixed_basis)
+    kind.write(replace(system, hamiltonian=()), tmp_path / "a")
+    check = formats()[kind.name].check_target
+    for moved in ("positions", "cell"):
+        for distance, fits in ((1e-6, True), (1e-4, False)):
+            atoms = system.atoms.copy()
+            getattr(atoms, moved)[0] += distance
+            if fits:
+                check(tmp_path / "a", atoms)
+            else:
+                with pytest.raises(ValueError, match="with another structure"):
+                    check(tmp_path / "a", atoms)
+
+
 def test_a_prediction_may_lack_pairs_and_have_single_precision(mixed_basis, tmp_path, kind):
     system = random_system(0, mixed_basis)
     near = PairList.from_atoms(system.atoms, {z: 0.6 * r for z, r in system.basis.cutoffs().items()})
