@@ -306,11 +306,11 @@ FORMAT = Format(
     _check_target,
 )
 
-# the same files as `FORMAT`'s: only a person can say that these are from SIESTA
+# the same files as those of `FORMAT`, which is asked before: only a person can say that these are from SIESTA
 SIESTA = Format(
     "deeph-siesta",
-    "the same, made by DeepH-pack from SIESTA with f shells (never recognised; must be named)",
-    lambda path: False,
+    "the same, with f shells that DeepH-pack took from SIESTA: must be named",
+    _sniff,
     read_deeph_siesta,
     read_deeph_atoms,
     holds_blocks,

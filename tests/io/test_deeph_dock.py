@@ -15,6 +15,7 @@ from ase_hybridham import solve
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io import (
     format_of,
+    formats,
     read_deeph,
     read_deeph_dock,
     read_openmx_band,
@@ -335,6 +336,8 @@ def test_f_shells_of_deephs_siesta_parser_are_put_right(tmp_path):
     right, wrong = read_system(tmp_path / "a", format="deeph-siesta"), read_system(tmp_path / "a")
     assert (right.provenance["format"], wrong.provenance["format"]) == ("deeph-siesta", "deeph")
     np.testing.assert_array_equal(right.overlap.values, blocks.values)
+    assert format_of(tmp_path / "a").name == "deeph"
+    assert formats()["deeph-siesta"].sniff(tmp_path / "a")  # where it is named, folders are looked for
     assert np.abs(wrong.overlap.values - blocks.values).max() > 1
 
 
