@@ -24,6 +24,7 @@ check: $(STAMP)
 
 benchmarks: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.store_read
+	$(BIN)/python -m tests.benchmarks.scfout_read
 	$(BIN)/python -m tests.benchmarks.bloch_sum
 	$(BIN)/python -m tests.benchmarks.stage1_speed
 

@@ -7,10 +7,12 @@ What a file does not tell, the periodic axes and the orbital radii, is inferred 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, sparray
 
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 CUTOFF_STEP = 1e-3  # angstrom
+BLOCKS_AT_ONCE = 256  # converted together, so that they stay in the processor's cache
 FARTHEST_CELL = 10**6  # a lattice shift beyond it is no lattice shift
 
 
@@ -95,6 +98,7 @@ def blocks_from_pairs(
     values: NDArray,
     program: str,
     *,
+    unit: float = 1.0,
     spinor: bool = False,
     first: int = 1,
 ) -> PairBlocks:
@@ -107,9 +111,11 @@ def blocks_from_pairs(
     basis : Basis
         Shells in the program's order.
     values : array, shape (n_values,)
-        The blocks as the file orders them, each row-major, orbitals in the order of `program`, eV or 1.
+        The blocks as the file orders them, each row-major, orbitals in the order of `program`.
     program : str
         A key of `system.orbitals.ORBITAL_ORDERS`.
+    unit : float
+        What the values are multiplied by, to be in eV or 1.
     spinor : bool
 
     Raises
@@ -123,14 +129,21 @@ def blocks_from_pairs(
         raise FormatError(f"{where}: expected {starts[-1]} matrix elements in {len(pairs)} blocks, got {len(values)}")
     start_of = np.empty(len(pairs), dtype=np.int64)
     start_of[position] = starts[:-1]
-    broken = np.flatnonzero(~np.isfinite(values))
-    if len(broken):
-        p = position[int(np.searchsorted(starts, broken[0], side="right")) - 1]
-        raise FormatError(f"{where}: block {block_name(pairs, p, first)}: expected finite numbers, got inf or nan")
+    total = values.dtype.type(0)
     for (a, b), rows in pairs.element_groups.items():
-        index = blocks.index(rows)
-        theirs = values[index + (start_of - blocks.offsets[:-1])[rows][:, None, None]]
-        blocks.values[index] = convert_orbitals(theirs, program, basis[a].degrees, basis[b].degrees, spinor=spinor)
+        place, sign = _conversion(program, basis[a].degrees, basis[b].degrees, spinor)
+        theirs = sliding_window_view(values, len(place))
+        ours = sliding_window_view(blocks.values, len(place), writeable=True)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
+            for some in np.array_split(rows, len(rows) // BLOCKS_AT_ONCE + 1):
+                stack = np.take(theirs[start_of[some]], place, axis=1)
+                stack *= sign * unit
+                total += stack.sum()
+                ours[blocks.offsets[some]] = stack
+    if not np.isfinite(total) and not np.isfinite(blocks.values).all():
+        offset = int(np.flatnonzero(~np.isfinite(blocks.values))[0])
+        p = int(np.searchsorted(blocks.offsets, offset, side="right")) - 1
+        raise FormatError(f"{where}: block {block_name(pairs, p, first)}: expected finite numbers, got inf or nan")
     return blocks
 
 
@@ -230,6 +243,19 @@ def with_fitted_radii(basis: Basis, pairs: PairList) -> Basis:
         name=basis.name,
         orthogonal=basis.orthogonal,
     )
+
+
+@lru_cache(maxsize=256)
+def _conversion(
+    program: str, left: tuple[int, ...], right: tuple[int, ...], spinor: bool
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Place among a program's numbers, and sign, of each of our elements of a block, shapes (n_elements,)."""
+    rows, columns = ((1 + spinor) * sum(2 * l + 1 for l in degrees) for degrees in (left, right))
+    number = np.arange(rows * columns).reshape(rows, columns)
+    place, sign = (
+        convert_orbitals(table, program, left, right, spinor=spinor) for table in (number, np.ones(number.shape))
+    )
+    return np.abs(place).ravel(), sign.ravel()
 
 
 def check_table(where: str | Path, table: NDArray[np.int64], n_atoms: int, first: int = 1) -> None:

@@ -20,8 +20,9 @@ from ase_hybridham.io.assemble import block_name, blocks_from_pairs, periodic_ax
 from ase_hybridham.io.format import Format
 from ase_hybridham.io.openmx_band import HARTREE
 from ase_hybridham.io.openmx_input import BOHR, InputCopy, input_basis, input_settings, parse_input
-from ase_hybridham.io.openmx_layout import Layout, Results, open_scfout
+from ase_hybridham.io.openmx_layout import ScfoutFile, open_scfout
 from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList, SpinKind
+from ase_hybridham.system.pairs import count_pairs
 
 __all__ = ["MATRICES", "read_openmx", "read_openmx_matrices"]
 
@@ -50,29 +51,24 @@ def read_openmx(path: str | Path) -> LCAOSystem:
         If the file is incomplete, of another version, or contradicts itself.
     """
     with open_scfout(path) as file:
-        layout = file.layout
-        hamiltonian = [file.operator("hamiltonian", n) for n in range(layout.count("hamiltonian"))]
-        hamiltonian += [file.operator("imaginary", n) for n in range(layout.count("imaginary"))]
-        overlap = file.operator("overlap", 0)
-        results = file.results()
-    frame = _Frame.of(path, layout, results)
-    operators = [frame.blocks(values, HARTREE) for values in hamiltonian]
-    del hamiltonian
-    if layout.spin == 3:
-        operators = [_spinor(operators[:4], operators[4:])]
+        frame = _Frame.of(file)
+        hamiltonian = frame.operators("hamiltonian", HARTREE)
+        if file.layout.spin == 3:
+            hamiltonian = [_spinor(hamiltonian, frame.operators("imaginary", HARTREE))]
+        (overlap,) = frame.operators("overlap")
     return LCAOSystem(
         frame.atoms,
-        tuple(operators),
-        frame.blocks(overlap),
-        spin=SPINS[layout.spin],
-        fermi_level=results.fermi_level * HARTREE,
-        electrons=results.electrons,
+        tuple(hamiltonian),
+        overlap,
+        spin=SPINS[file.layout.spin],
+        fermi_level=file.results.fermi_level * HARTREE,
+        electrons=file.results.electrons,
         potential_reference="openmx",
         provenance={
             "format": FORMAT.name,
-            "code": "OpenMX 3.9" if layout.version else "OpenMX 3.8 or older",
+            "code": "OpenMX 3.9" if file.layout.version else "OpenMX 3.8 or older",
             **input_settings(path, frame.input),
-            "temperature_K": results.temperature,
+            "temperature_K": file.results.temperature,
         },
     )
 
@@ -110,31 +106,29 @@ def read_openmx_matrices(path: str | Path, kinds: Iterable[str]) -> dict[str, tu
     for kind in kinds:
         if kind not in MATRICES:
             raise ValueError(f"matrices: expected some of {', '.join(MATRICES)}, got {kind!r}")
-    wanted = [name for name in (*MATRICES, "density_imaginary") if name.split("_")[0] in kinds]
     with open_scfout(path) as file:
         layout = file.layout
         if not layout.version and ("momentum" in kinds or ("density" in kinds and layout.spin == 3)):
             raise FormatError(f"{path}: OpenMX before 3.9 wrote no momentum and no complex density matrices")
-        read = {name: [file.operator(name, n) for n in range(layout.count(name))] for name in wanted}
-        results = file.results()
-    frame = _Frame.of(path, layout, results)
-    if "momentum" in kinds and any(species.is_contracted for species in frame.input.species):
-        raise FormatError(f"{path}: with optimized orbitals OpenMX's momentum matrices are not those of its orbitals")
-    units = {"momentum": 1 / BOHR}
-    found = {name: [frame.blocks(values, units.get(name, 1.0)) for values in read[name]] for name in wanted}
-    if "density" in kinds and layout.spin == 3:
-        found["density"] = [_spinor(found["density"], found["density_imaginary"])]
+        frame = _Frame.of(file)
+        if "momentum" in kinds and any(species.is_contracted for species in frame.input.species):
+            raise FormatError(
+                f"{path}: with optimized orbitals OpenMX's momentum matrices are not those of its orbitals"
+            )
+        found = {kind: frame.operators(kind, 1 / BOHR if kind == "momentum" else 1.0) for kind in kinds}
+        if "density" in kinds and layout.spin == 3:
+            found["density"] = [_spinor(found["density"], frame.operators("density_imaginary"))]
     if "position" in kinds:
         powers = [1 + n % layout.n_powers for n in range(len(found["position"]))]
         found["position"] = [m * BOHR**power for m, power in zip(found["position"], powers, strict=True)]
-    return {kind: tuple(found[kind]) for kind in kinds}
+    return {kind: tuple(blocks) for kind, blocks in found.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """What all operators of a file share."""
+    """What all operators of an open file share."""
 
-    where: str | Path
+    file: ScfoutFile
     atoms: Atoms
     basis: Basis
     pairs: PairList
@@ -142,9 +136,10 @@ class _Frame:
     input: InputCopy
 
     @classmethod
-    def of(cls, where: str | Path, layout: Layout, results: Results) -> "_Frame":
-        copy = parse_input(where, results.input_text, layout.n_atoms)
-        basis = input_basis(where, copy, layout.sizes.tolist(), results.electrons)
+    def of(cls, file: ScfoutFile) -> "_Frame":
+        where, layout = file.path, file.layout
+        copy = parse_input(where, file.results.input_text, layout.n_atoms)
+        basis = input_basis(where, copy, layout.sizes.tolist(), file.results.electrons)
         symbols = [species.symbol for species in copy.species]
         atoms = Atoms(symbols, layout.positions * BOHR, cell=layout.cell * BOHR)
         pairs, position = sorted_pairs(where, atoms, layout.pairs)
@@ -152,13 +147,15 @@ class _Frame:
         atoms.pbc = periodic_axes(pairs)
         if any(atom.cutoff is None for atom in basis.atoms.values()):
             basis = with_fitted_radii(basis, pairs)
-        return cls(where, atoms, basis, pairs, position, copy)
+        return cls(file, atoms, basis, pairs, position, copy)
 
-    def blocks(self, values: NDArray[np.float64], unit: float = 1.0) -> PairBlocks:
-        """The blocks of one operator; `values` are changed."""
-        with np.errstate(over="ignore"):  # what becomes infinite is refused below
-            values *= unit
-        return blocks_from_pairs(self.where, self.pairs, self.position, self.basis, values, "openmx")
+    def operators(self, kind: str, unit: float = 1.0) -> list[PairBlocks]:
+        """All operators of a kind, times a unit."""
+        where = self.file.path
+        return [
+            blocks_from_pairs(where, self.pairs, self.position, self.basis, values, "openmx", unit=unit)
+            for values in self.file.operators(kind)
+        ]
 
 
 def _spinor(real: Sequence[PairBlocks], imaginary: Sequence[PairBlocks]) -> PairBlocks:
@@ -194,15 +191,16 @@ def _check_rule(where: str | Path, atoms: Atoms, pairs: PairList, radii: Sequenc
     everywhere = atoms.copy()
     everywhere.pbc = True
     try:
-        expected = PairList.from_atoms(everywhere, short)
+        n_expected = count_pairs(everywhere, short)
     except ValueError as error:
         raise FormatError(f"{where}: {error}") from None
-    lacking = np.flatnonzero(pairs.find(expected) < 0)
-    if len(lacking):
-        raise FormatError(
-            f"{where}: pair {block_name(expected, int(lacking[0]))} is missing, though within the radii of its basis; "
-            "positions, cell and pairs do not fit"
-        )
+    if n_expected != (over <= -2 * RULE * BOHR).sum():
+        expected = PairList.from_atoms(everywhere, short)
+        for p in np.flatnonzero(pairs.find(expected) < 0):
+            raise FormatError(
+                f"{where}: pair {block_name(expected, int(p))} is missing, though within the radii of its basis; "
+                "positions, cell and pairs do not fit"
+            )
 
 
 def _sniff(path: Path) -> bool:

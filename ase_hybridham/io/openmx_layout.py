@@ -82,10 +82,6 @@ class Layout:
             "density_imaginary": 2 if new else 0,
         }
 
-    def count(self, kind: str) -> int:
-        """Number of operators of one kind."""
-        return self.operators[kind]
-
 
 @dataclass(frozen=True)
 class Results:
@@ -122,7 +118,13 @@ def open_scfout(path: str | Path) -> Iterator["ScfoutFile"]:
 
 
 class ScfoutFile:
-    """An open .scfout; operators are read in the order of the file, then the results."""
+    """An open .scfout: its layout and results are read, its operators when they are asked for.
+
+    Parameters
+    ----------
+    path : Path
+    source : _Bytes
+    """
 
     def __init__(self, path: Path, source: "_Bytes") -> None:
         self.path = path
@@ -132,18 +134,24 @@ class ScfoutFile:
         self._start = source.position
         n_operators = sum(self.layout.operators.values())
         source.check_room(n_operators * 8 * self._n_values + 84, f"{n_operators} matrices of {self._n_values} numbers")
+        source.skip_to(self._start + 8 * n_operators * self._n_values)
+        self.results = self._read_results()
+        self._buffer: NDArray | None = None
 
-    def operator(self, kind: str, n: int) -> NDArray[np.float64]:
-        """Operator n of a kind as the file holds it, shape (n_values,)."""
+    def operators(self, kind: str) -> Iterator[NDArray[np.float64]]:
+        """The operators of a kind as the file holds them, shape (n_values,); each is overwritten by the next."""
+        if self._buffer is None:
+            self._buffer = np.empty(self._n_values, f"{self._source.order}f8")
         kinds = list(self.layout.operators)
-        before = sum(self.layout.operators[other] for other in kinds[: kinds.index(kind)]) + n
+        before = sum(self.layout.operators[other] for other in kinds[: kinds.index(kind)])
         self._source.skip_to(self._start + 8 * before * self._n_values)
-        return self._source.doubles(self._n_values)
+        for _ in range(self.layout.operators[kind]):
+            self._source.fill(self._buffer)
+            yield self._buffer.astype(np.float64, copy=False)
 
-    def results(self) -> Results:
+    def _read_results(self) -> Results:
         """What follows the operators; the file is then read to its end, if it is compressed, to check its sum."""
         source = self._source
-        source.skip_to(self._start + 8 * sum(self.layout.operators.values()) * self._n_values)
         solver, scalars = int(source.ints(1)[0]), source.doubles(10)
         fermi_level, temperature, electrons = (float(scalars[n]) for n in (0, 1, 8))
         if not 1 <= solver <= 64 or not (abs(fermi_level) < 1e4 and 0 <= temperature < 1e9 and 0 <= electrons < 1e9):
@@ -190,7 +198,12 @@ class _Bytes:
     def array(self, dtype: np.dtype, n: int) -> NDArray:
         self.check_room(dtype.itemsize * n, f"{n} values")
         values = np.empty(n, dtype)
-        view = values.view(np.uint8).data if n else memoryview(b"")
+        self.fill(values)
+        return values
+
+    def fill(self, values: NDArray) -> None:
+        """Read an array of any length that the file is known to have room for."""
+        view = values.view(np.uint8).data if len(values) else memoryview(b"")
         done = 0
         while done < len(view):
             count = self._file.readinto(view[done:])
@@ -201,7 +214,6 @@ class _Bytes:
                 )
             done += count
         self.position += done
-        return values
 
     def ints(self, n: int) -> NDArray[np.int64]:
         return self.array(np.dtype(f"{self.order}i4"), n).astype(np.int64)

@@ -177,7 +177,8 @@ class Basis:
 
     def sizes(self, numbers: ArrayLike) -> NDArray[np.int64]:
         """Orbitals of each atom, shape (n_atoms,), for atomic numbers of that shape."""
-        return np.array([self[int(z)].size for z in np.asarray(numbers)], dtype=np.int64)
+        elements, which = np.unique(np.asarray(numbers, dtype=np.int64), return_inverse=True)
+        return np.array([self[int(z)].size for z in elements], dtype=np.int64)[which.ravel()]
 
     def electrons(self, numbers: ArrayLike) -> float | None:
         """Valence electrons of neutral atoms with these atomic numbers; None if a valence is unknown."""

@@ -49,7 +49,8 @@ class PairBlocks:
         cls, pairs: PairList, basis: Basis, *, spinor: bool = False, dtype: DTypeLike = np.float64
     ) -> "PairBlocks":
         """Blocks of zeros."""
-        n_values = _offsets(pairs, basis, spinor)[-1]
+        orbitals = _orbitals(pairs, basis, spinor)
+        n_values = int((orbitals[pairs.i] * orbitals[pairs.j]).sum())
         return cls(pairs, basis, np.zeros(n_values, dtype=dtype), spinor)
 
     @classmethod

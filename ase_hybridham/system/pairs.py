@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.geometry import complete_cell
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["PairList", "outside_of_radii", "pair_vectors"]
+__all__ = ["PairList", "count_pairs", "outside_of_radii", "pair_vectors"]
 
 # A pair at exactly the cutoff must not be there in one direction only because of rounding.
 CUTOFF_MARGIN = 1e-9
@@ -74,21 +74,8 @@ class PairList:
             If the cutoff is not a positive number or far too large for the cell, an element has no radius, or
             positions or cell are not finite, or the cell is flat.
         """
-        numbers = atoms.get_atomic_numbers()
-        if isinstance(cutoff, Mapping):
-            lacking = sorted(set(numbers.tolist()) - set(cutoff))
-            if lacking:
-                raise ValueError(f"cutoff: no radius for atomic number {lacking[0]}")
-            radii = np.array([cutoff[int(z)] for z in numbers], dtype=float)
-        else:
-            radii = np.full(len(atoms), 0.5 * float(cutoff))
-        if not ((radii > 0) & (radii <= 0.5 * LARGEST_CUTOFF)).all():
-            raise ValueError(f"cutoff: expected angstrom, above 0 and up to {LARGEST_CUTOFF:g}, got {cutoff}")
-        i, j, shifts = _neighbors(atoms, 2.0 * radii.max() * (1 + CUTOFF_MARGIN)) if len(atoms) else _no_pairs()
-        vectors = pair_vectors(atoms, i, j, shifts)
-        distances = np.linalg.norm(vectors, axis=1)
+        i, j, shifts, near = _within(atoms, cutoff)
         reverse = _reverse_index(i, j, shifts, len(atoms))
-        near = distances <= radii[i] + radii[j]
         keep = (near | near[reverse]) & (reverse >= 0)
         return cls.from_indices(atoms, i[keep], j[keep], shifts[keep])
 
@@ -197,6 +184,11 @@ class PairList:
         )
 
 
+def count_pairs(atoms: Atoms, cutoff: float | Mapping[int, float]) -> int:
+    """How many directed pairs are within a range, self pairs included; see `PairList.from_atoms`, which lists them."""
+    return len(atoms) + int(_within(atoms, cutoff)[3].sum())
+
+
 def pair_vectors(atoms: Atoms, i: NDArray, j: NDArray, shifts: NDArray) -> NDArray[np.float64]:
     """r_j + R.A - r_i in angstrom, shape (n_pairs, 3)."""
     positions = atoms.get_positions()
@@ -235,6 +227,23 @@ def outside_of_radii(pairs: PairList, atoms: Atoms, radii: Mapping[int, float]) 
     expected = PairList.from_atoms(atoms, {z: max(r - SAME_RADIUS, r / 2) for z, r in radii.items()})
     missing = int((pairs.find(expected) < 0).sum())
     return too_long, missing if missing > LACKING * len(expected) else 0, len(expected)
+
+
+def _within(atoms: Atoms, cutoff: float | Mapping[int, float]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """i, j, R of some pairs without self pairs, and which of them are within the range: all that are."""
+    numbers = atoms.get_atomic_numbers()
+    if isinstance(cutoff, Mapping):
+        lacking = sorted(set(numbers.tolist()) - set(cutoff))
+        if lacking:
+            raise ValueError(f"cutoff: no radius for atomic number {lacking[0]}")
+        radii = np.array([cutoff[z] for z in numbers.tolist()], dtype=float)
+    else:
+        radii = np.full(len(atoms), 0.5 * float(cutoff))
+    if not ((radii > 0) & (radii <= 0.5 * LARGEST_CUTOFF)).all():
+        raise ValueError(f"cutoff: expected angstrom, above 0 and up to {LARGEST_CUTOFF:g}, got {cutoff}")
+    i, j, shifts = _neighbors(atoms, 2.0 * radii.max() * (1 + CUTOFF_MARGIN)) if len(atoms) else _no_pairs()
+    distances = np.linalg.norm(pair_vectors(atoms, i, j, shifts), axis=1)
+    return i, j, shifts, distances <= radii[i] + radii[j]
 
 
 def _keys(pairs: PairList) -> NDArray[np.int64]:
