@@ -1,6 +1,7 @@
 """What a SOURCE on the command line names: a checkpoint, a data set (``data.h5:NAME``), or another program's files."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -123,6 +124,7 @@ def parse_valence(words: Sequence[str]) -> dict[str, float]:
             valence[symbol] = float(number)
         except ValueError:
             symbol = ""
-        if symbol not in atomic_numbers or not 0 < valence[symbol] <= atomic_numbers[symbol]:
+        # X is a site without an element
+        if symbol not in atomic_numbers or not 0 < valence[symbol] <= (atomic_numbers[symbol] or math.inf):
             raise ValueError(f"valence: expected a word like C=4, got {word!r}")
     return valence

@@ -185,6 +185,8 @@ def _check(path: Path, file: h5py.File, name: str, system: LCAOSystem) -> None:
         raise ValueError(f"{path}: a structure named {name!r} is already there; choose another name")
     if not system.hamiltonian:
         raise ValueError(f"structure {name}: expected a Hamiltonian, got the overlap alone")
+    if not system.atoms.numbers.all():
+        raise ValueError(f"structure {name}: its sites (X) are no elements, a network cannot learn from them")
     if not len(structures):
         basis = system.basis
         file.attrs["spin"] = text(system.spin)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ase_hybridham import solve
+from ase_hybridham.cli import main
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io import format_of, read_system
 from ase_hybridham.io.wannier90 import read_wannier90
@@ -58,6 +59,13 @@ def test_functions_are_nameless_sites_at_their_centers(silicon):
     # silicon_centres.xyz
     np.testing.assert_allclose(system.atoms.positions[0], [-0.15143218, 0.15143215, 0.15143215], atol=1e-7)
     assert system.hamiltonian[0].hermiticity_error() < 1e-7
+
+
+def test_commands_draw_bands_but_no_data_set_takes_the_model(silicon, tmp_path, capsys):
+    assert main(["bands", str(silicon / TABLE), "--valence", "X=2", "-o", str(tmp_path / "bands.png")]) == 0
+    assert "4 bands" in capsys.readouterr().out
+    assert main(["convert", str(silicon / TABLE), "-o", str(tmp_path / "a.h5")]) == 2
+    assert "no elements" in capsys.readouterr().err
 
 
 def test_which_file_is_recognised(silicon, tmp_path):
