@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io.assemble import Orbitals, blocks_from_sparse, periodic_axes, with_fitted_radii
+from ase_hybridham.io.assemble import Orbitals, system_from_sparse
 from ase_hybridham.io.elements import element_of
 from ase_hybridham.io.format import Format
-from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks
+from ase_hybridham.system import AtomBasis, Basis, LCAOSystem
 
 __all__ = ["FORMAT", "read_abacus"]
 
@@ -73,24 +73,15 @@ def read_abacus(folder: str | Path) -> LCAOSystem:
     if spinor:
         overlap = {shift: _without_spin(overlap_path, matrix) for shift, matrix in overlap.items()}
     rows = Orbitals.in_order(basis.sizes(atoms.numbers))
-    blocks = blocks_from_sparse(
+    return system_from_sparse(
         folder,
         atoms,
         basis,
-        [*hamiltonians, overlap],
+        hamiltonians,
+        overlap,
         "abacus",
-        orbitals=[_spin_fast(rows) if spinor else rows] * len(hamiltonians) + [rows],
-        spinor=[spinor] * len(hamiltonians) + [False],
-    )
-    pairs = blocks[-1].pairs
-    atoms.pbc = periodic_axes(pairs)
-    basis = with_fitted_radii(basis, pairs)
-    *hamiltonian, last = (PairBlocks(pairs, basis, b.values, b.spinor) for b in blocks)
-    return LCAOSystem(
-        atoms,
-        tuple(hamiltonian),
-        last,
-        spin="spinor" if spinor else "collinear" if len(paths) == 2 else "none",
+        orbitals=_spin_fast(rows) if spinor else rows,
+        spinor=spinor,
         fermi_level=log.fermi_level,
         electrons=log.electrons,
         provenance={"format": FORMAT.name, **log.provenance},

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, sparray
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.system import Basis, PairBlocks, PairList, convert_orbitals
+from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList, convert_orbitals
 
 __all__ = [
     "Orbitals",
@@ -27,6 +28,7 @@ __all__ = [
     "check_table",
     "periodic_axes",
     "sorted_pairs",
+    "system_from_sparse",
     "with_fitted_radii",
 ]
 
@@ -213,6 +215,65 @@ def blocks_from_sparse(
             blocks.values[blocks.index(group)] = ours
         out.append(blocks)
     return out
+
+
+def system_from_sparse(
+    where: str | Path,
+    atoms: Atoms,
+    basis: Basis,
+    hamiltonian: Sequence[Mapping[tuple[int, int, int], sparray]],
+    overlap: Mapping[tuple[int, int, int], sparray] | None,
+    program: str,
+    *,
+    orbitals: Orbitals | None = None,
+    spinor: bool = False,
+    fermi_level: float | None = None,
+    electrons: float | None = None,
+    provenance: Mapping[str, Any],
+) -> LCAOSystem:
+    """The system of a program that keeps H and S as one sparse matrix for every lattice shift R.
+
+    Axes with a pair across them are periodic; the radii are the smallest that allow all pairs.
+
+    Parameters
+    ----------
+    where, atoms, basis, program
+        As in `blocks_from_sparse`.
+    hamiltonian : sequence of mapping
+        None, one, or two (spin up, down): R -> <row orbital in cell 0 | H | column orbital in cell R>, eV.
+    overlap : mapping, optional
+        The same of S, without spin, atom after atom.
+    orbitals : Orbitals, optional
+        Of H; by default atom after atom.
+    spinor : bool
+        Whether H is one of spinors.
+    fermi_level, electrons, provenance
+        As in `LCAOSystem`.
+
+    Raises
+    ------
+    FormatError
+        If a matrix has another shape than the orbitals, or an element is not finite.
+    """
+    spins = [spinor] * len(hamiltonian) + [False] * (overlap is not None)
+    in_order = Orbitals.in_order(basis.sizes(atoms.numbers) * (1 + spinor))
+    places = [orbitals or in_order] * len(hamiltonian) + [Orbitals.in_order(basis.sizes(atoms.numbers))]
+    operators = [*hamiltonian, *([] if overlap is None else [overlap])]
+    found = blocks_from_sparse(where, atoms, basis, operators, program, orbitals=places[: len(operators)], spinor=spins)
+    pairs = found[0].pairs
+    atoms = atoms.copy()
+    atoms.pbc = periodic_axes(pairs)
+    basis = with_fitted_radii(basis, pairs)
+    blocks = [PairBlocks(pairs, basis, one.values, one.spinor) for one in found]
+    return LCAOSystem(
+        atoms,
+        tuple(blocks[: len(hamiltonian)]),
+        None if overlap is None else blocks[-1],
+        spin="spinor" if spinor else "collinear" if len(hamiltonian) == 2 else "none",
+        fermi_level=fermi_level,
+        electrons=electrons,
+        provenance=provenance,
+    )
 
 
 def periodic_axes(pairs: PairList) -> NDArray[np.bool_]:

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io.assemble import Orbitals, blocks_from_sparse, periodic_axes, with_fitted_radii
+from ase_hybridham.io.assemble import system_from_sparse
 from ase_hybridham.io.elements import element_of
 from ase_hybridham.io.format import Format
-from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, Shell
+from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, Shell
 
 __all__ = ["FORMAT", "read_fhi_aims"]
 
@@ -51,27 +51,18 @@ def read_fhi_aims(folder: str | Path) -> LCAOSystem:
     shifts, rows, columns = _indices(folder / INDICES, int(sizes.sum()))
     both = [name for name in (UP, DOWN) if (folder / name).is_file()]
     names = [HAMILTONIAN] if (folder / HAMILTONIAN).is_file() else [UP, DOWN] if both else []
-    operators = [(folder / name, HARTREE) for name in names] + [(folder / OVERLAP, 1.0)]
-    blocks = blocks_from_sparse(
+
+    def matrices(name: str, unit: float) -> dict[tuple[int, int, int], coo_array]:
+        values = unit * _values(folder / name, len(rows))
+        return _matrices(shifts, rows, columns, values, int(sizes.sum()))
+
+    return system_from_sparse(
         folder,
         atoms,
         basis,
-        [
-            _matrices(shifts, rows, columns, unit * _values(path, len(rows)), int(sizes.sum()))
-            for path, unit in operators
-        ],
+        [matrices(name, HARTREE) for name in names],
+        matrices(OVERLAP, 1.0),
         "fhi-aims",
-        orbitals=[Orbitals.in_order(sizes)] * len(operators),
-    )
-    pairs = blocks[-1].pairs
-    atoms.pbc = periodic_axes(pairs)
-    basis = with_fitted_radii(basis, pairs)
-    *hamiltonian, overlap = (PairBlocks(pairs, basis, b.values) for b in blocks)
-    return LCAOSystem(
-        atoms,
-        tuple(hamiltonian),
-        overlap,
-        spin="collinear" if len(names) == 2 else "none",
         electrons=basis.electrons(atoms.numbers),
         provenance={"format": FORMAT.name},
     )

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io.assemble import Orbitals, blocks_from_sparse, periodic_axes, with_fitted_radii
+from ase_hybridham.io.assemble import Orbitals, system_from_sparse
 from ase_hybridham.io.elements import element_of
 from ase_hybridham.io.format import Format
 from ase_hybridham.io.fortran import Records
 from ase_hybridham.io.siesta_orbitals import BOHR, Species, read_orbital_table, whole_shells
-from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList, Shell
+from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairList, Shell
 
 __all__ = ["FORMAT", "read_siesta"]
 
@@ -69,24 +69,15 @@ def read_siesta(path: str | Path) -> LCAOSystem:
         operators = [_matrices(content, component) for component in content.hamiltonian]
     rows = Orbitals.in_order(sizes)
     both = Orbitals(np.tile(rows.atom, 2), np.concatenate([rows.place, rows.place + sizes[rows.atom]]))
-    blocks = blocks_from_sparse(
+    return system_from_sparse(
         path,
         atoms,
         basis,
-        [*operators, overlap],
+        operators,
+        overlap,
         "siesta",
-        orbitals=[both if spinor else rows] * len(operators) + [rows],
-        spinor=[spinor] * len(operators) + [False],
-    )
-    pairs = blocks[-1].pairs
-    atoms.pbc = periodic_axes(pairs)
-    basis = with_fitted_radii(basis, pairs)
-    *hamiltonian, last = (PairBlocks(pairs, basis, b.values, b.spinor) for b in blocks)
-    return LCAOSystem(
-        atoms,
-        tuple(hamiltonian),
-        last,
-        spin="spinor" if spinor else "collinear" if len(operators) == 2 else "none",
+        orbitals=both if spinor else rows,
+        spinor=spinor,
         fermi_level=content.fermi_level,
         electrons=content.electrons,
         provenance={"format": FORMAT.name, **({"k_mesh": content.k_mesh} if content.k_mesh else {})},

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io.assemble import FARTHEST_CELL, blocks_from_sparse, periodic_axes, with_fitted_radii
+from ase_hybridham.io.assemble import FARTHEST_CELL, system_from_sparse
 from ase_hybridham.io.format import Format
-from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks
+from ase_hybridham.system import AtomBasis, Basis, LCAOSystem
 
 __all__ = ["FORMAT", "read_wannier90"]
 
@@ -46,11 +46,7 @@ def read_wannier90(path: str | Path) -> LCAOSystem:
     elements = _spread(spread, shifts, hamiltonian.real) if spread.is_file() else _plain(shifts, hamiltonian.real)
     basis = Basis.of(AtomBasis.from_degrees("X", [0]), name="Wannier functions", orthogonal=True)
     atoms = Atoms("X" * len(centers), centers, cell=cell)
-    (blocks,) = blocks_from_sparse(table, atoms, basis, [elements], "house")
-    atoms.pbc = periodic_axes(blocks.pairs)
-    basis = with_fitted_radii(basis, blocks.pairs)
-    operator = PairBlocks(blocks.pairs, basis, blocks.values)
-    return LCAOSystem(atoms, (operator,), provenance={"format": FORMAT.name})
+    return system_from_sparse(table, atoms, basis, [elements], None, "house", provenance={"format": FORMAT.name})
 
 
 def _sniff(path: Path) -> bool:
