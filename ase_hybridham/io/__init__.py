@@ -2,9 +2,12 @@
 
 A new format is a module with a reader ``read_x(path) -> LCAOSystem`` and a `Format` that
 recognises its files, and its line in `FORMATS`. A reader converts units, signs and orbital
-order at its door; optional packages are imported inside the reader.
+order at its door; optional packages are imported inside the reader. Other packages add theirs
+by an entry point of the group `PLUGINS`.
 """
 
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from ase_hybridham.errors import FormatError
@@ -46,15 +49,29 @@ FORMATS = (
 )
 
 
+PLUGINS = "ase_hybridham.formats"
+
+
+@cache
+def _known() -> tuple[Format, ...]:
+    """All formats in the order in which they are asked."""
+    added = sorted(entry_points(group=PLUGINS), key=lambda point: point.name)
+    known = (*FORMATS, *(point.load() for point in added))
+    names = [one.name for one in known]
+    if len(set(names)) < len(names):
+        raise ValueError(f"formats: {max(names, key=names.count)!r} is there twice; rename that of the entry point")
+    return known
+
+
 def formats() -> dict[str, Format]:
-    """Name -> format, of all formats that can be read."""
-    return {known.name: known for known in FORMATS}
+    """Name -> format, of all formats that can be read, those of installed plugins last."""
+    return {known.name: known for known in _known()}
 
 
 def format_of(path: str | Path) -> Format | None:
     """The format that recognises a file or folder; None if there is none. Opens as little as it can."""
     path = Path(path)
-    return next((known for known in FORMATS if path.exists() and known.sniff(path)), None)
+    return next((known for known in _known() if path.exists() and known.sniff(path)), None)
 
 
 def read_system(path: str | Path, format: str | None = None) -> LCAOSystem:
@@ -85,6 +102,6 @@ def read_system(path: str | Path, format: str | None = None) -> LCAOSystem:
         raise FormatError(f"{path}: no such file or folder")
     known = format_of(path) if format is None else formats()[format]
     if known is None:
-        described = "; ".join(f"{f.name}: {f.description}" for f in FORMATS)
+        described = "; ".join(f"{f.name}: {f.description}" for f in _known())
         raise FormatError(f"{path}: no known format ({described}); name one if it should be readable")
     return known.read(path)
