@@ -2,6 +2,7 @@
 
 from ase_hybridham.scf.engine import Engine
 from ase_hybridham.scf.gpaw import GPAWEngine
+from ase_hybridham.scf.openmx import OpenMXEngine
 from ase_hybridham.scf.pyscf import PySCFEngine
 
-__all__ = ["Engine", "GPAWEngine", "PySCFEngine"]
+__all__ = ["Engine", "GPAWEngine", "OpenMXEngine", "PySCFEngine"]
