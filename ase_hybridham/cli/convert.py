@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
     todo = _new(tasks, args.output, reader, processes, report)
     made_by = {"made_by": f"hybridham convert {__version__}"}
     with closing(_read(todo, reader, processes, report)) as systems:
-        added = append_systems(args.output, systems, compact=args.compact, provenance=made_by)
+        refused = report.refuse if args.keep_going else None
+        added = append_systems(args.output, systems, compact=args.compact, provenance=made_by, refused=refused)
     if not args.output.exists():
         raise ValueError(f"{args.output}: not one structure could be read; {next(iter(report.failed.values()))}")
     with DataSet(args.output) as data:
@@ -130,6 +131,7 @@ class Report:
         self.predicted: list[str] = []
         self.mixed: list[str] = []
         self.findings: dict[str, list[tuple[str, Finding]]] = {}
+        self.logged: dict[str, list[str]] = {}
 
     def fail(self, name: str, message: str) -> None:
         """Remember that a structure is left out, or end the command."""
@@ -138,6 +140,10 @@ class Report:
         if not self.keep_going:
             raise FormatError(message)
         self.failed[name] = message
+
+    def refuse(self, name: str, error: ValueError) -> None:
+        """Remember that a structure does not fit the others."""
+        self.failed[name] = str(error)
 
     def note(self, name: str, reading: "Reading") -> None:
         """Remember where H and the electrons come from, and what the checks found."""
@@ -150,6 +156,8 @@ class Report:
         for finding in reading.report.findings if reading.report else ():
             if finding.verdict in ("note", "warning"):
                 self.findings.setdefault(finding.name, []).append((name, finding))
+        for kind, message in reading.logged.items():
+            self.logged.setdefault(kind, []).append(message)
 
     def look_at(self, data: "DataSet") -> None:
         """Remember what only all structures of the data set together tell."""
@@ -182,9 +190,10 @@ class Report:
         """One line for everything a person should know."""
         lines = [f"left out: {message}" for message in self.failed.values()]
         for kind, entry in (self.checks() or {}).items():
-            count = f"{entry['structures']} structure{'s' * (entry['structures'] > 1)}"
             advice = f"; {entry['advice']}" if entry["advice"] else ""
-            lines.append(f"{entry['verdict']}, {count}: {kind}: {entry['message']} ({entry['example']}){advice}")
+            finding = f"{kind}: {entry['message']} ({entry['example']}){advice}"
+            lines.append(f"{entry['verdict']}, {_structures(entry['structures'])}: {finding}")
+        lines += [f"{_structures(len(messages))}: {messages[0]}" for messages in self.logged.values()]
         lines += self.mixed
         if self.predicted:
             lines.append(f"H is what a network predicted, no DFT: {_some(self.predicted)}")
@@ -277,8 +286,9 @@ def _read(
         if reading.system is None:
             report.fail(task.name, reading.error)
         else:
-            report.note(task.name, reading)
             yield task.name, reading.system
+            if task.name not in report.failed:
+                report.note(task.name, reading)
 
 
 def _results(
@@ -313,12 +323,16 @@ def _valences(data: "DataSet", electrons: Mapping[str, float | None]) -> dict[st
     return solve_valences([(data.atoms(n).symbols.formula.count(), c) for n, c in electrons.items() if c], known)
 
 
+def _structures(count: int) -> str:
+    return f"{count} structure{'s' * (count != 1)}"
+
+
 def _some(words: Sequence[str]) -> str:
     return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")
 
 
 def _summary(result: Mapping[str, Any]) -> str:
-    line = f"{result['output']}: {result['added']} structures added, {result['structures']} in all"
+    line = f"{result['output']}: {_structures(result['added'])} added, {result['structures']} in all"
     if result["already_there"]:
         line += f", {result['already_there']} were there already"
     if result["failed"]:

@@ -1,6 +1,8 @@
 """One structure of another program's files: read, checked, with its electrons. Runs in any process."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -36,10 +38,23 @@ class Task:
 
 @dataclass(frozen=True)
 class Reading:
-    """What came of it: a system and what its checks found, or why there is none."""
+    """What came of it.
+
+    Parameters
+    ----------
+    system : LCAOSystem, optional
+        None if it could not be read, or was refused.
+    report : Report, optional
+        What the checks found.
+    logged : mapping
+        Warnings of the log: the first of each kind.
+    error : str
+        Why there is no system.
+    """
 
     system: LCAOSystem | None = None
     report: Report | None = None
+    logged: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
 
 
@@ -63,7 +78,8 @@ class Reader:
 
     def __call__(self, task: Task) -> Reading:
         try:
-            return self._read(task)
+            with _warnings_collected() as logged:
+                return replace(self._read(task), logged=logged)
         except HybridHamError as error:
             return Reading(error=str(error))
         except MemoryError:
@@ -88,3 +104,27 @@ class Reader:
         overlap = None if system.overlap is None else blocks[n]
         slim = replace(system, hamiltonian=tuple(blocks[:n]), overlap=overlap, provenance=provenance)
         return Reading(slim, report)
+
+
+class _Collector(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.logged: dict[str, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.logged.setdefault(str(record.msg), record.getMessage())
+
+
+@contextmanager
+def _warnings_collected() -> Iterator[dict[str, str]]:
+    """Kind -> first message of the warnings that the package logs meanwhile, which are not shown."""
+    handler = _Collector(logging.WARNING)
+    logger = logging.getLogger("ase_hybridham")
+    shown = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield handler.logged
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = shown

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ def append_systems(
     *,
     compact: bool = False,
     provenance: Mapping[str, Any] | None = None,
+    refused: Callable[[str, ValueError], None] | None = None,
 ) -> int:
     """Add structures to a data set, which is made if it is not there.
 
@@ -50,6 +51,8 @@ def append_systems(
         float32, compressed, H rounded to 2^-20 eV (1e-6) and S to 2^-25: for data that travel.
     provenance : mapping, optional
         Of the whole set, plain JSON types; added to what the file has.
+    refused : callable, optional
+        Gets the name of a structure that does not fit and the error, which without it is raised.
 
     Returns
     -------
@@ -70,15 +73,16 @@ def append_systems(
         begun = time.monotonic()
         with _extended(path) as file:
             copying = time.monotonic() - begun
-            _check(path, file, name, system)
+            fits = _fits(path, file, name, system, refused)
             while True:
-                _write(file, name, system, compact)
-                added += 1
+                if fits:
+                    _write(file, name, system, compact)
+                    added += 1
                 if time.monotonic() - last >= copying / COPY_SHARE:
                     break
                 try:
                     name, system = next(source)
-                    _check(path, file, name, system)
+                    fits = _fits(path, file, name, system, refused)
                 except StopIteration:
                     break
                 except BaseException as error:  # keep what is done, then let the error go on
@@ -176,6 +180,19 @@ def _extended(path: Path) -> Iterator[h5py.File]:
             yield file
         if _identity(path) != before:
             raise ValueError(f"{path}: another process has changed it meanwhile; run again")
+
+
+def _fits(
+    path: Path, file: h5py.File, name: str, system: LCAOSystem, refused: Callable[[str, ValueError], None] | None
+) -> bool:
+    try:
+        _check(path, file, name, system)
+    except ValueError as error:
+        if refused is None:
+            raise
+        refused(name, error)
+        return False
+    return True
 
 
 def _check(path: Path, file: h5py.File, name: str, system: LCAOSystem) -> None:

@@ -126,6 +126,13 @@ def test_spinless_and_spinful_do_not_mix(hybridham, golden, tmp_path):
     assert status == 2
     assert "graphene/deeph: spin 'none', but" in messages
     assert "holds spin 'spinor', e.g. structure Bi_bismuthene_soc; use a data set for each" in messages
+    with DataSet(tmp_path / "data.h5") as data:
+        assert list(data) == ["Bi_bismuthene_soc"]
+    sources = [raw / name / "deeph" for name in ("graphene", "Bi_bismuthene_soc", "CH4_molecule")]
+    status, text, _ = hybridham("convert", *sources, "-o", tmp_path / "new.h5", "--keep-going", "--json")
+    assert status == 1
+    report = json.loads(text)
+    assert (report["added"], list(report["failed"])) == (2, ["Bi_bismuthene_soc"])
 
 
 @pytest.mark.parametrize(
@@ -325,7 +332,7 @@ def test_names_stay_when_a_structure_comes_beside(hybridham, bilayers, tmp_path)
     shutil.copytree(bilayers / "001", runs / "run1/other")
     status, text, _ = hybridham("convert", runs, "-o", out, "--valence", "C=4")
     assert status == 0
-    assert "1 structures added, 3 in all, 2 were there already; train 2, in no split 1" in text
+    assert "1 structure added, 3 in all, 2 were there already; train 2, in no split 1" in text
     with DataSet(out) as data:
         assert list(data) == ["run1", "run1/other", "run2"]
         assert data.splits == {"train": ["run1", "run2"]}
@@ -407,3 +414,14 @@ def test_interrupted_and_killed_conversions_are_completed_by_another(hybridham, 
     status, text, _ = hybridham("convert", golden_bilayers, "-o", out, "--valence", "C=4", "--no-check", "--json")
     assert status == 0
     assert (json.loads(text)["structures"], json.loads(text)["added"]) == (24, 24 - held)
+
+
+def test_warnings_of_the_log_are_told_once_for_all_structures(hybridham, bilayers, tmp_path):
+    for name in ("003", "004", "005", "006", "007"):
+        shutil.rmtree(bilayers / name)
+    status, _, messages = hybridham(
+        "convert", bilayers, "-o", tmp_path / "data.h5", "--valence", "C=5", "--processes", 1, "--no-check"
+    )
+    assert status == 0
+    assert messages.count("\n") == 1
+    assert messages.startswith("3 structures: C4: 20 electrons given, but 16.0 states lie below the stored Fermi level")
