@@ -17,15 +17,15 @@ from ase_hybridham.symmetry import rotate_system, time_reversal_error
 from tests.io.mutations import assert_survives, mutants
 from tests.io.structures import caught, covariance_error, eigenvalues, unpacked
 
-# folder, file, spin, largest difference to the printed levels below E_F + 10 eV; .EIG prints 9 digits, .KP six, so
-# that the k-points of Si (8 x 8 x 8) and of the metals are known to 1e-6
+# folder, file, spin, largest difference to the printed levels below E_F + 10 eV: .EIG has nine digits, found 5e-8 eV
+# (Pt: its levels reach to -100 eV, found 3.5e-7); the rydberg of SIESTA 4 would be off by 1e-4
 SAMPLES = [
     ("Pt2_soc", "Pt2.HSX", "spinor", 1e-6),
     ("Pt2_soc", "Pt2.TSHS", "spinor", 1e-6),
-    ("Bi_soc", "Bi.HSX", "spinor", 2e-6),
-    ("Fe", "fe.HSX", "collinear", 2e-6),
-    ("H_chain", "h_chain.HSX", "none", 1e-6),
-    ("Si", "Si.HSX", "none", 2e-6),
+    ("Bi_soc", "Bi.HSX", "spinor", 1e-7),
+    ("Fe", "fe.HSX", "collinear", 1e-7),
+    ("H_chain", "h_chain.HSX", "none", 1e-7),
+    ("Si", "Si.HSX", "none", 1e-7),
 ]
 
 
