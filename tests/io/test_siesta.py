@@ -11,11 +11,20 @@ from scipy.spatial.transform import Rotation
 
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io import format_of, read_system
-from ase_hybridham.io.siesta import read_siesta
+from ase_hybridham.io.siesta import RYDBERG, read_siesta
 from ase_hybridham.io.siesta_orbitals import BOHR
 from ase_hybridham.symmetry import rotate_system, time_reversal_error
+from ase_hybridham.system import PairBlocks
 from tests.io.mutations import assert_survives, mutants
-from tests.io.structures import caught, covariance_error, eigenvalues, unpacked
+from tests.io.structures import (
+    assert_same,
+    caught,
+    covariance_error,
+    covariant_system,
+    eigenvalues,
+    reordered,
+    unpacked,
+)
 
 # folder, file, spin, largest difference to the printed levels below E_F + 10 eV: .EIG has nine digits, found 5e-8 eV
 # (Pt: its levels reach to -100 eV, found 3.5e-7); the rydberg of SIESTA 4 would be off by 1e-4
@@ -125,33 +134,96 @@ def test_of_a_folder_with_both_only_one_is_recognised(samples):
     assert format_of(samples / "Pt2_soc/Pt2.TSHS") is None
 
 
-def test_big_endian_files_are_read(samples, tmp_path):
-    """All fields of H_chain are 4 or 8 bytes wide but labels; turned around here record by record."""
-    content = (samples / "H_chain/h_chain.HSX").read_bytes()
-    records, at = [], 0
-    while at < len(content):
-        size = int(np.frombuffer(content, "<i4", 1, at)[0])
-        records.append(content[at + 4 : at + 4 + size])
-        at += size + 8
-    n_cells, n_atoms = 3, 6
-    parts = {2: [("i4", 7)], 3: [("f8", 12)], 4: [("i4", 3 * n_cells), ("f8", 3 * n_atoms), ("i4", 2 * n_atoms)]}
-    parts[5] = [("S20", 1), ("f8", 1), ("i4", 1)]
-    integers = {0, 1, 6, 7, *range(8, 14)}
-    out = b""
-    for number, record in enumerate(records):
-        start, swapped = 0, b""
-        for kind, count in parts.get(
-            number, [("i4", len(record) // 4) if number in integers else ("f8", len(record) // 8)]
-        ):
-            values = np.frombuffer(record, np.dtype(kind).newbyteorder("<"), count, start)
-            start += values.nbytes
-            swapped += values.astype(values.dtype.newbyteorder(">")).tobytes()
-        marker = np.array([len(record)], ">i4").tobytes()
-        out += marker + swapped + marker
-    (tmp_path / "turned.HSX").write_bytes(out)
-    expected, found = read_siesta(samples / "H_chain/h_chain.HSX"), read_siesta(tmp_path / "turned.HSX")
-    for a, b in zip(found.operators, expected.operators, strict=True):
-        np.testing.assert_array_equal(a.values, b.values)
+def write_hsx(system, path, parts, order="<", version=2):
+    """A file of that byte order by plain loops; `parts` are the real components of H, each without spin."""
+    records = []
+
+    def add(*fields):
+        content = b"".join(
+            np.asarray(v).astype(kind if kind[0] == "S" else order + kind).tobytes() for kind, v in fields
+        )
+        marker = np.array([len(content)], order + "i4").tobytes()
+        records.append(marker + content + marker)
+
+    atoms, basis = system.atoms, system.basis
+    signs = [lambda l: list(range(-l, l + 1)), lambda m: (-1) ** m]
+    dense = [reordered(part, *signs) for part in parts]
+    overlap = reordered(system.overlap, *signs)
+    n, cells = len(overlap[0, 0, 0]), list(overlap)
+    symbols = sorted(basis.atoms)
+    add(("i4", [version]))
+    add(("i4", [-1]))  # true, as Intel's compiler writes it
+    add(("i4", [len(atoms), n, len(parts), len(symbols), len(cells), 1, 1]))
+    add(("f8", atoms.cell.array.ravel() / BOHR), ("f8", [system.fermi_level / RYDBERG, 26.0, 0.002]))
+    kinds = [symbols.index(symbol) + 1 for symbol in atoms.symbols]
+    ends = np.cumsum(basis.sizes(atoms.numbers))
+    add(("i4", cells), ("f8", atoms.positions / BOHR), ("i4", kinds), ("i4", ends))
+    table = [
+        (("S20", [f"{s}_psml".ljust(20).encode()]), ("f8", [basis[s].valence]), ("i4", [basis[s].size]))
+        for s in symbols
+    ]
+    add(*(entry for species in table for entry in species))
+    for symbol in symbols:
+        shells = [(2, l, zeta) for zeta, l in enumerate(basis[symbol].degrees) for _ in range(2 * l + 1)]
+        add(("i4", shells))
+    if version == 2:
+        add(("i4", np.diag([3, 3, 1])), ("f8", [0.0, 0.0, 0.5]))
+    # row i of the file holds <j, R| M |i, 0>
+    rows = [
+        [
+            (c, j)
+            for c, (x, y, z) in enumerate(cells)
+            for j in range(n)
+            if any(m[-x, -y, -z][j, i] for m in (*dense, overlap))
+        ]
+        for i in range(n)
+    ]
+    add(("i4", [len(row) for row in rows]))
+    for row in rows:
+        add(("i4", [c * n + j + 1 for c, j in row]))
+    for factor, matrix in [*((RYDBERG, matrix) for matrix in dense), (1.0, overlap)]:
+        for i, row in enumerate(rows):
+            add(("f8", [matrix[tuple(-np.array(cells[c]))][j, i] / factor for c, j in row]))
+    path.write_bytes(b"".join(records))
+
+
+def spinor_of(parts):
+    """Complex spinor blocks of their four quadrants, each without spin."""
+    first = parts[0]
+    stacks = {e: [p.values[p.index(rows)] for p in parts] for e, rows in first.pairs.element_groups.items()}
+    blocks = {e: np.block([[uu, ud], [du, dd]]) for e, (uu, ud, du, dd) in stacks.items()}
+    return PairBlocks.from_groups(first.pairs, first.basis, blocks, spinor=True)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("n_parts", [1, 2, 4, 8])
+def test_written_then_read_is_the_same(mixed_basis, tmp_path, n_parts, order):
+    system = covariant_system(4, mixed_basis, "collinear" if n_parts == 2 else "none")
+    rng = np.random.default_rng(n_parts)
+    noise = [system.overlap.with_values(rng.normal(size=system.overlap.values.shape)) for _ in range(n_parts)]
+    real = [blocks.hermitian_part() for blocks in noise]
+    if n_parts < 4:
+        parts = system.hamiltonian
+    elif n_parts == 4:  # four fields h_0 + h_z, h_0 - h_z, h_x, h_y
+        parts = real
+        up, down, x, y = parts
+        quadrants = up * (1 + 0j), x - 1j * y, x + 1j * y, down * (1 + 0j)
+    else:  # any Hermitian H: the quadrants up-down and down-up are each other's partners
+        imaginary = [blocks + -1 * blocks.adjoint() for blocks in noise[4:6]]
+        up_down = noise[2] + 1j * noise[3]
+        down_up = up_down.adjoint()
+        quadrants = real[0] + 1j * imaginary[0], up_down, down_up, real[1] + 1j * imaginary[1]
+        numbers = [q.values for q in quadrants]
+        parts = [real[0], real[1]] + [real[0].with_values(v) for v in (numbers[1].real, -numbers[1].imag)]
+        parts += [*imaginary, real[0].with_values(numbers[2].real), real[0].with_values(numbers[2].imag)]
+    if n_parts > 2:
+        system = replace(system, hamiltonian=(spinor_of(quadrants),), spin="spinor")
+    write_hsx(system, tmp_path / "a.HSX", parts, order, version=1 + (n_parts > 2))
+    found = read_siesta(tmp_path / "a.HSX")
+    assert_same(found, system, 1e-12)
+    assert found.fermi_level == pytest.approx(system.fermi_level)
+    assert found.electrons == 26
+    assert found.basis["C"].valence == 4
 
 
 def test_a_folded_matrix_is_refused(samples, tmp_path):
