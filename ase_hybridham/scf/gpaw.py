@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ase_hybridham.scf.box import Box, check_distances, k_mesh_of_length, shared_grids
 from ase_hybridham.scf.fourier import blocks_from_mesh, largest_beyond, least_k_mesh
-from ase_hybridham.solve import eigenvalues, gamma_mesh
+from ase_hybridham.solve import eigenvalues, fermi_level, gamma_mesh
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairList, Shell
 
 __all__ = ["GPAWEngine"]
@@ -131,9 +131,9 @@ class GPAWEngine:
         Returns
         -------
         LCAOSystem
-            H in eV and S on all pairs within the range of a hopping; GPAW's Fermi level on the mesh of the
-            self-consistency. The zero of energy is the vacuum where an axis is not periodic, else the average of the
-            electrostatic potential of GPAW's pseudo charge.
+            H in eV and S on all pairs within the range of a hopping; the Fermi level of H(R) on a fine mesh. The zero
+            of energy is the vacuum where an axis is not periodic, else the average of the electrostatic potential of
+            GPAW's pseudo charge.
 
         Raises
         ------
@@ -151,7 +151,7 @@ class GPAWEngine:
         one_shot = self._one_shot_mesh(box, basis)
         calculator, shifts = self._converged(atoms, box, k_mesh)
         moved = box.shifts(pairs.i, pairs.j, pairs.shifts) + shifts[pairs.j] - shifts[pairs.i]
-
+        level = float(calculator.get_fermi_level())
         k_points, weights = gamma_mesh(one_shot)
         periodic = np.arange(3) < box.n_periodic
         checked = np.where(periodic, OFF_MESH, 0.0) if periodic.any() else k_points
@@ -166,7 +166,7 @@ class GPAWEngine:
             tuple(hamiltonians),
             overlap,
             spin="collinear" if len(hamiltonians) == 2 else "none",
-            fermi_level=float(calculator.get_fermi_level()),
+            fermi_level=level,
             electrons=basis.electrons(atoms.numbers),
             potential_reference="cell_average" if periodic.all() else "vacuum",
             provenance={
@@ -178,13 +178,16 @@ class GPAWEngine:
                 "one_shot_k_mesh": box.along_cell(one_shot),
                 "box": box.lattice.tolist(),
                 "cycles": int(calculator.get_number_of_iterations()),
+                "scf_fermi_level_eV": level,
                 "largest_beyond_H_eV": max(beyond),
                 "largest_beyond_S": beyond_overlap,
             },
         )
         k_along_cell = np.empty_like(checked)
         k_along_cell[:, box.axes] = box.sign * checked
-        return _with_checked_bands(system, fixed, k_along_cell)
+        system = _with_checked_bands(system, fixed, k_along_cell)
+        # the mesh of the self-consistency is too coarse for a semimetal: tenths of an eV
+        return replace(system, fermi_level=fermi_level(system))
 
     def _box(self, atoms: Atoms) -> Box:
         """The box of a structure, once it is known that the engine can treat it."""
