@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -161,7 +162,7 @@ class Report:
 
     def look_at(self, data: "DataSet") -> None:
         """Remember what only all structures of the data set together tell."""
-        from ase_hybridham.cli.provenance import mixed, provenance_counts
+        from ase_hybridham.cli.provenance import counted, mixed, provenance_counts
 
         heads = {name: data.head(name) for name in data}
         self.found = _valences(data, {name: head.electrons for name, head in heads.items()})
@@ -170,6 +171,10 @@ class Report:
         n_compact = sum(head.compact for head in heads.values())
         if 0 < n_compact < len(heads):
             self.mixed.append(f"{n_compact} of {len(heads)} structures are stored in single precision")
+        zeros = Counter[str](head.potential_reference for head in heads.values())
+        if len(zeros) > 1:
+            self.mixed.append(f"the structures differ in the zero of energy: {counted(zeros)}")
+        self.mixed += [f"the same atoms: {', '.join(names)}" for names in _twins(data)]
 
     def checks(self) -> dict[str, Any] | None:
         """Plain JSON types: for every kind of finding the number of structures and the first of them."""
@@ -321,6 +326,16 @@ def _valences(data: "DataSet", electrons: Mapping[str, float | None]) -> dict[st
     if len(known) == len(data.basis.atoms):
         return {}
     return solve_valences([(data.atoms(n).symbols.formula.count(), c) for n, c in electrons.items() if c], known)
+
+
+def _twins(data: "DataSet") -> list[list[str]]:
+    """Names of structures with the same atoms, which should not be in two splits."""
+    found: dict[tuple[object, ...], list[str]] = {}
+    for name in data:
+        atoms = data.atoms(name)
+        lengths = [array.round(4) + 0.0 for array in (atoms.get_positions(), atoms.cell.array)]  # 0.0: no -0
+        found.setdefault((atoms.numbers.tobytes(), *(array.tobytes() for array in lengths)), []).append(name)
+    return [names for names in found.values() if len(names) > 1]
 
 
 def _structures(count: int) -> str:

@@ -90,7 +90,6 @@ def _describe(data: "DataSet") -> "tuple[dict[str, Any], Decay, Decay | None]":
         "structures": len(data),
         "atoms": _range([len(atoms) for atoms in structures]),
         "pairs": _range([head.n_pairs for head in heads]),
-        "basis": data.basis.name,
         "elements": _elements(data.basis, symbols),
         "spin": data.spin,
         "compact": sum(head.compact for head in heads),
@@ -118,7 +117,6 @@ def _describe_system(source: str, system: "LCAOSystem") -> "tuple[dict[str, Any]
         "cell_angstrom": system.atoms.cell.array.tolist(),
         "pairs": len(system.pairs),
         "orbitals": system.n_orbitals,
-        "basis": system.basis.name,
         "elements": _elements(system.basis, list(system.atoms.symbols)),
         "spin": system.spin,
         "fermi_eV": system.fermi_level,
@@ -216,7 +214,7 @@ def _system_text(content: Mapping[str, Any]) -> list[str]:
 
 
 def _element_text(content: Mapping[str, Any]) -> list[str]:
-    lines = [f"basis {content['basis']}"] if content["basis"] else []
+    lines = []
     for symbol, atom in content["elements"].items():
         shells = f"{atom['orbitals']} orbitals ({''.join('spdfghi'[l] for l in atom['shells'])})"
         valence = "unknown" if atom["valence"] is None else f"{atom['valence']:g}"

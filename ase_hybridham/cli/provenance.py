@@ -7,7 +7,7 @@ from typing import Any
 __all__ = ["MUST_AGREE", "counted", "mixed", "provenance_counts", "provenance_text"]
 
 # what makes another Hamiltonian of the same atoms; k-points and cutoffs of grids should not
-MUST_AGREE = ("xc", "basis", "pseudopotential", "paw_data_sets", "hubbard_u", "spin_orbit", "predicted")
+MUST_AGREE = ("xc", "basis", "pseudopotential", "pseudopotentials", "paw_data_sets", "hubbard_u", "spin_orbit")
 # told first
 IMPORTANT = ("code", "xc", "basis", "pseudopotential", "pseudopotentials", "k_mesh", "energy_cutoff_Ry", "ke_cutoff")
 MOST_VALUES = 4

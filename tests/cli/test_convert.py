@@ -346,6 +346,16 @@ def test_precisions_that_mix_are_told(hybridham, bilayers, tmp_path):
     assert len(json.loads(text)["mixed"]) == 1
 
 
+def test_structures_that_stand_twice_and_zeros_that_mix_are_told(hybridham, golden, tmp_path):
+    folder = golden / "openmx/graphene"
+    _, text, messages = hybridham("convert", folder, "-o", tmp_path / "data.h5", "--valence", "C=4", "--json")
+    told = ["the structures differ in the zero of energy: openmx (1), unknown (1)", "the same atoms: deeph, openmx"]
+    assert [
+        line.replace("unknown (1), openmx (1)", "openmx (1), unknown (1)") for line in json.loads(text)["mixed"]
+    ] == told
+    assert told[1] in messages
+
+
 def test_functionals_that_mix_are_told():
     one, other = {"xc": "PBE", "basis": {"C": "C6.0-s2p2d1"}, "k_mesh": [3, 3, 1]}, {"xc": "LDA", "k_mesh": [1, 1, 1]}
     counts = provenance_counts([one, one, other])
