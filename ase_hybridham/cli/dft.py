@@ -65,7 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ke", type=float, metavar="HARTREE", help="pyscf: cutoff of the grid (100)")
     parser.add_argument("--spacing", type=float, metavar="ANGSTROM", help="gpaw: spacing of the grid (0.2)")
     parser.add_argument("--energy-cutoff", type=float, metavar="RY", help="openmx: cutoff of the grid (200)")
-    parser.add_argument("--spin", choices=["none", "collinear", "spinor"], help="openmx: from the initial moments")
+    parser.add_argument(
+        "--spin", choices=["none", "collinear", "spinor"], help="openmx, gpaw: from the initial moments"
+    )
     parser.add_argument("--spin-orbit", action="store_true", default=None, help="openmx: with --spin spinor")
     three: dict[str, Any] = {"type": int, "nargs": 3, "metavar": ("N1", "N2", "N3")}
     parser.add_argument("--mesh", **three, help="the grid itself")

@@ -39,13 +39,15 @@ class GPAWEngine:
     xc : {"pbe", "lda"}
     basis : str
         GPAW's name of the orbitals, e.g. ``"dzp"``, ``"szp(dzp)"`` or ``"sz(dzp)"``.
+    spin : {"none", "collinear"}
+        Collinear spin starts from the initial magnetic moments of the atoms.
     cutoff : float, optional
         Range of a hopping in angstrom, instead of the sum of the orbitals' radii. What it cuts off must not move
         bands by more than 1 meV.
     spacing : float
         Angstrom between the points of the real-space grid.
     mesh : sequence of 3 int, optional
-        The grid itself, multiples of four. Structures of one data set should share it: see `for_structures`.
+        The grid itself; by default multiples of four. Structures of one data set should share it: see `for_structures`.
     kpts : sequence of 3 int, optional
         k-points of the self-consistency along each cell vector; by default from `k_length`.
     k_length : float
@@ -63,6 +65,7 @@ class GPAWEngine:
 
     xc: Literal["pbe", "lda"] = "pbe"
     basis: str = "dzp"
+    spin: Literal["none", "collinear"] = "none"
     cutoff: float | None = None
     spacing: float = 0.2
     mesh: Sequence[int] | None = None
@@ -77,6 +80,8 @@ class GPAWEngine:
     def __post_init__(self) -> None:
         if self.xc not in ("pbe", "lda"):
             raise ValueError(f"xc: expected pbe or lda, got {self.xc!r}")
+        if self.spin not in ("none", "collinear"):
+            raise ValueError(f"spin: expected none or collinear, got {self.spin!r}")
         for name in ("cutoff", "spacing", "k_length", "smearing", "vacuum", "conv_tol", "max_cycles"):
             value = getattr(self, name)
             if value is not None and not (np.isfinite(value) and value > 0):
@@ -126,7 +131,7 @@ class GPAWEngine:
         Parameters
         ----------
         atoms : ase.Atoms
-            Any pbc, neutral. With initial magnetic moments the result has collinear spin.
+            Any pbc, neutral.
 
         Returns
         -------
@@ -165,7 +170,7 @@ class GPAWEngine:
             atoms.copy(),
             tuple(hamiltonians),
             overlap,
-            spin="collinear" if len(hamiltonians) == 2 else "none",
+            spin=self.spin,
             fermi_level=level,
             electrons=basis.electrons(atoms.numbers),
             potential_reference="cell_average" if periodic.all() else "vacuum",
@@ -192,8 +197,11 @@ class GPAWEngine:
     def _box(self, atoms: Atoms) -> Box:
         """The box of a structure, once it is known that the engine can treat it."""
         check_distances(atoms)
-        if atoms.get_initial_charges().any() or atoms.get_initial_magnetic_moments().ndim > 1:
+        moments = atoms.get_initial_magnetic_moments()
+        if atoms.get_initial_charges().any() or moments.ndim > 1:
             raise ValueError("structure: the engine knows neither charge nor non-collinear spin; remove them")
+        if moments.any() and self.spin == "none":
+            raise ValueError("structure: has initial moments, but spin is 'none'; remove them or choose collinear")
         basis = self.basis_for(atoms.get_chemical_symbols())
         box = Box.of(atoms, self.vacuum, _reach(basis))
         self._one_shot_mesh(box, basis)
@@ -237,7 +245,7 @@ class GPAWEngine:
             # time reversal alone: a symmetric density would not be that of the grid
             symmetry={"point_group": False},
             occupations={"name": "fermi-dirac", "width": self.smearing},
-            spinpol=bool(atoms.get_initial_magnetic_moments().any()),
+            spinpol=self.spin == "collinear",
             convergence={"density": self.conv_tol},
             maxiter=self.max_cycles,
             txt=None,

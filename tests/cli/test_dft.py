@@ -161,7 +161,7 @@ def test_gpaw_runs_and_its_data_are_not_mixed_with_others(hybridham, tmp_path):
     atoms = Atoms("OH", [[0, 0, 0], [0.1, 0.2, 0.95]], magmoms=[1, 0])
     ase.io.write(tmp_path / "radical.traj", atoms)
     words = ("dft", tmp_path / "radical.traj", "-o", tmp_path / "data.h5", "--engine", "gpaw")
-    status, text, err = hybridham(*words, "--basis", "sz(dzp)", "--spacing", 0.3, "--json")
+    status, text, err = hybridham(*words, "--basis", "sz(dzp)", "--spacing", 0.3, "--spin", "collinear", "--json")
     assert status == 0, err
     assert json.loads(text)["engine"]["basis"] == "sz(dzp)"
     with DataSet(tmp_path / "data.h5") as data:

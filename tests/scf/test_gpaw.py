@@ -86,6 +86,7 @@ def test_without_gpaw_the_error_says_how_to_get_it(monkeypatch):
     ("change", "message"),
     [
         ({"xc": "b3lyp"}, "xc: expected pbe or lda"),
+        ({"spin": "spinor"}, "spin: expected none or collinear"),
         ({"spacing": 0.0}, "spacing: expected a positive number"),
         ({"kpts": (3, 0, 1)}, "kpts: expected three positive integers"),
     ],
@@ -194,7 +195,7 @@ def test_rotated_by_a_right_angle_it_is_the_same_hamiltonian(gpaw):
 
 def test_crystals_have_the_average_of_the_cell_as_zero(gpaw):
     atoms = Atoms("H", [[0.1, 0.2, 0.3]], cell=[2.2, 2.3, 2.4], pbc=True, magmoms=[1.0])
-    system = replace(FAST, kpts=(2, 2, 2)).run(atoms)
+    system = replace(FAST, kpts=(2, 2, 2), spin="collinear").run(atoms)
     assert system.potential_reference == "cell_average"
     assert system.spin == "collinear"
     assert system.provenance["checked_band_error_eV"] < 1e-4
@@ -206,14 +207,16 @@ def test_a_cutoff_that_moves_bands_is_refused(gpaw):
 
 
 def test_what_cannot_be_treated_is_refused(gpaw):
-    uranium, charged, near, thin = chain(), chain(), chain(), chain()
+    uranium, charged, near, thin, magnetic = chain(), chain(), chain(), chain(), chain()
     uranium.symbols = "UH"
     charged.set_initial_charges([1.0, 0.0])
+    magnetic.set_initial_magnetic_moments([1.0, 0.0])
     near.positions[1] = near.positions[0] + 0.1
     for atoms, engine, message in [
         (uranium, ENGINE, "basis .* of U: Could not find"),
         (chain(), replace(ENGINE, basis="qzp"), "basis qzp of C: Could not find"),
         (charged, ENGINE, "neither charge"),
+        (magnetic, ENGINE, "initial moments"),
         (near, ENGINE, "0.173 angstrom apart"),
         (thin, replace(ENGINE, vacuum=6.0), "raise the vacuum"),
         (chain(), replace(ENGINE, one_shot=(1, 1, 2)), "one_shot: hoppings up to"),

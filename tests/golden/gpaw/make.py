@@ -35,7 +35,7 @@ def oxygen() -> Atoms:
 
 CASES = {
     "boron_nitride": (boron_nitride(), GPAWEngine(basis="szp(dzp)", spacing=0.22, kpts=(4, 4, 1))),
-    "oxygen": (oxygen(), GPAWEngine(basis="dzp", xc="lda", spacing=0.25, kpts=(4, 1, 1))),
+    "oxygen": (oxygen(), GPAWEngine(basis="dzp", xc="lda", spin="collinear", spacing=0.25, kpts=(4, 1, 1))),
 }
 
 
