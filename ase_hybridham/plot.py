@@ -105,9 +105,9 @@ def plot_bands(
     ax.set_ylim(low, high)
     ax.set_ylabel(rf"$E - {zero}$ (eV)")
     if len(handles) > 1:
-        ax.legend(
-            handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False, borderaxespad=0.2
-        )
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
+        fontsize = "medium" if len(handles) == 2 else "small"
+        ax.legend(handles=handles, ncols=2, frameon=False, fontsize=fontsize, **place)
     return ax
 
 

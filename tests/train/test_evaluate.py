@@ -114,7 +114,7 @@ def test_without_overlap_bands_and_gauge_are_left_out(model):
 
 def test_what_does_not_fit_is_refused(model, data):
     atoms = atoms_of(0)
-    with pytest.raises(CheckpointError, match="x: expected one Hamiltonian of spin 'none', got spin 'spinor'"):
+    with pytest.raises(CheckpointError, match="x: expected a Hamiltonian of spin 'none', got spin 'spinor'"):
         evaluate_system(model, spinful(system_of(atoms)), "x")
     other = Basis.of(AtomBasis.from_degrees("C", [0, 1, 1], cutoff=1.6), AtomBasis.from_degrees("H", [0], cutoff=1.2))
     system = replace(system_of(atoms), hamiltonian=(random_hamiltonian(atoms, other),), overlap=None)
