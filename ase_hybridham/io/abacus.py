@@ -69,7 +69,7 @@ def read_abacus(folder: str | Path) -> LCAOSystem:
         matrices, is_complex = _read_csr(path, n_orbitals)
         if is_complex != spinor or (spinor and len(paths) == 2):
             raise FormatError(f"{path}: H and {overlap_path.name} are not of one nspin; remove what an old run left")
-        hamiltonians.append({shift: RYDBERG * matrix for shift, matrix in matrices.items()})
+        hamiltonians.append(matrices)
     if spinor:
         overlap = {shift: _without_spin(overlap_path, matrix) for shift, matrix in overlap.items()}
     rows = Orbitals.in_order(basis.sizes(atoms.numbers))
@@ -80,6 +80,7 @@ def read_abacus(folder: str | Path) -> LCAOSystem:
         hamiltonians,
         overlap,
         "abacus",
+        energy_unit=RYDBERG,
         orbitals=_spin_fast(rows) if spinor else rows,
         spinor=spinor,
         fermi_level=log.fermi_level,

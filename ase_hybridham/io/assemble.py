@@ -225,6 +225,7 @@ def system_from_sparse(
     overlap: Mapping[tuple[int, int, int], sparray] | None,
     program: str,
     *,
+    energy_unit: float = 1.0,
     orbitals: Orbitals | None = None,
     spinor: bool = False,
     fermi_level: float | None = None,
@@ -240,9 +241,11 @@ def system_from_sparse(
     where, atoms, basis, program
         As in `blocks_from_sparse`.
     hamiltonian : sequence of mapping
-        None, one, or two (spin up, down): R -> <row orbital in cell 0 | H | column orbital in cell R>, eV.
+        None, one, or two (spin up, down): R -> <row orbital in cell 0 | H | column orbital in cell R>.
     overlap : mapping, optional
         The same of S, without spin, atom after atom.
+    energy_unit : float
+        That of H in eV, of the program's own value.
     orbitals : Orbitals, optional
         Of H; by default atom after atom.
     spinor : bool
@@ -264,7 +267,11 @@ def system_from_sparse(
     atoms = atoms.copy()
     atoms.pbc = periodic_axes(pairs)
     basis = with_fitted_radii(basis, pairs)
-    blocks = [PairBlocks(pairs, basis, one.values, one.spinor) for one in found]
+    with np.errstate(over="ignore"):
+        units = [energy_unit] * len(hamiltonian) + [1.0]
+        blocks = [PairBlocks(pairs, basis, u * b.values, b.spinor) for u, b in zip(units, found, strict=False)]
+    if not all(np.isfinite(one.values).all() for one in blocks):
+        raise FormatError(f"{where}: expected energies, got numbers beyond all energies; is the file damaged?")
     return LCAOSystem(
         atoms,
         tuple(blocks[: len(hamiltonian)]),

@@ -52,17 +52,17 @@ def read_fhi_aims(folder: str | Path) -> LCAOSystem:
     both = [name for name in (UP, DOWN) if (folder / name).is_file()]
     names = [HAMILTONIAN] if (folder / HAMILTONIAN).is_file() else [UP, DOWN] if both else []
 
-    def matrices(name: str, unit: float) -> dict[tuple[int, int, int], coo_array]:
-        values = unit * _values(folder / name, len(rows))
-        return _matrices(shifts, rows, columns, values, int(sizes.sum()))
+    def matrices(name: str) -> dict[tuple[int, int, int], coo_array]:
+        return _matrices(shifts, rows, columns, _values(folder / name, len(rows)), int(sizes.sum()))
 
     return system_from_sparse(
         folder,
         atoms,
         basis,
-        [matrices(name, HARTREE) for name in names],
-        matrices(OVERLAP, 1.0),
+        [matrices(name) for name in names],
+        matrices(OVERLAP),
         "fhi-aims",
+        energy_unit=HARTREE,
         electrons=basis.electrons(atoms.numbers),
         provenance={"format": FORMAT.name},
     )

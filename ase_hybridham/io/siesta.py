@@ -76,6 +76,7 @@ def read_siesta(path: str | Path) -> LCAOSystem:
         operators,
         overlap,
         "siesta",
+        energy_unit=RYDBERG,
         orbitals=both if spinor else rows,
         spinor=spinor,
         fermi_level=content.fermi_level,
@@ -147,7 +148,7 @@ def _read_hsx(path: Path) -> _Content:
     if first[0] == 2:
         mesh = np.frombuffer(records.next("k mesh", 36 + 24), integers, 9).reshape(3, 3).tolist()
     row, column, cell, counts = _pattern(records, n_orbitals, n_cells)
-    hamiltonian = [RYDBERG * records.rows("H", kind, counts).astype(float) for _ in range(n_spins)]
+    hamiltonian = [records.rows("H", kind, counts).astype(float) for _ in range(n_spins)]
     overlap = records.rows("S", kind, counts).astype(float)
     return _Content(
         _atoms(path, scalars[:9], positions, [species[n].label for n in kinds]),
@@ -204,14 +205,14 @@ def _read_tshs(path: Path) -> _Content:
     if n_elements != len(row):
         raise FormatError(f"{path}: expected {n_elements} elements, got rows with {len(row)}")
     overlap = records.rows("S", "f8", counts)
-    hamiltonian = [RYDBERG * records.rows("H", "f8", counts) for _ in range(n_spins)]
+    hamiltonian = [records.rows("H", "f8", counts) for _ in range(n_spins)]
     shifts = np.zeros((1, 3)) if gamma else records.array("shifts", "i4", 3 * n_cells).reshape(-1, 3)
     table = path.with_suffix(".ORB_INDX")
     if not table.is_file():
         raise FormatError(f"{table}: is missing; a TSHS tells neither elements nor shells")
     kinds, species = read_orbital_table(table)
     if len(kinds) != n_atoms or last[-1] != n_orbitals:
-        raise FormatError(f"{table}: expected {n_atoms} atoms with {n_orbitals} orbitals, as in {path.name}")
+        raise FormatError(f"{path}: {n_atoms} atoms with {n_orbitals} orbitals, other than {table} says")
     return _Content(
         _atoms(path, geometry[:9], geometry[9:].reshape(-1, 3), [species[n].label for n in kinds]),
         kinds,
