@@ -259,15 +259,17 @@ def test_what_follows_the_file_is_ignored(samples, tmp_path, compressed):
     assert_same(read_system(path), read_openmx(samples / "H2O_across_boundary/openmx.scfout.gz"))
 
 
-def test_higher_powers_of_the_position(tmp_path):
+def test_other_matrices_have_their_places_and_units(tmp_path):
     made = made_system(0)
     rng = np.random.default_rng(1)
-    extra = [rng.normal(size=made.overlap.values.shape) for _ in range(6)]
+    extra = [rng.normal(size=made.overlap.values.shape) for _ in range(10)]
     path = tmp_path / "x.scfout"
     path.write_bytes(scfout(made, n_powers=2, extra=extra))
-    found = read_openmx_matrices(path, ["position"])["position"]
-    for n, (matrix, values) in enumerate(zip(found, extra, strict=True)):
-        np.testing.assert_allclose(matrix.values, values * BOHR ** (1 + n % 2), rtol=0, atol=1e-14)
+    found = read_openmx_matrices(path, ["density", "momentum", "position"])
+    units = [BOHR ** (1 + n % 2) for n in range(6)] + [1 / BOHR] * 3 + [1.0]
+    matrices = [*found["position"], *found["momentum"], *found["density"]]
+    for matrix, values, unit in zip(matrices, extra, units, strict=True):
+        np.testing.assert_allclose(matrix.values, values * unit, rtol=0, atol=1e-13)
     assert_same(read_openmx(path), made)
 
 
@@ -401,6 +403,21 @@ def test_a_pair_within_the_radii_must_be_there(samples, tmp_path, seed):
     with pytest.raises(FormatError, match="is missing, though within the radii"):
         read_openmx(rewritten(less, tmp_path, text=text))
     read_openmx(rewritten(system, tmp_path, text=text))
+    with pytest.raises(FormatError, match=r"is 6\.\d* angstrom long, more than the 5\.8"):
+        read_openmx(rewritten(system, tmp_path, text=text.replace("C6.0", "C5.5")))
+
+
+def test_an_atom_is_its_own_first_neighbor(tmp_path):
+    """Two neighbors exchanged would exchange their blocks, and nothing else would tell."""
+    path = rewritten(made_system(0), tmp_path)
+    content = path.read_bytes()
+    start, end, _ = sections(content)["neighbors"]
+    for at in (start, (start + end) // 2):
+        first, second = content[at : at + 4], content[at + 4 : at + 8]
+        content = content[:at] + second + first + content[at + 8 :]
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match="expected itself first"):
+        read_openmx(path)
 
 
 @pytest.mark.parametrize(
