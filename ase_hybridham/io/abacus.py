@@ -25,6 +25,7 @@ from ase_hybridham.errors import FormatError
 from ase_hybridham.io.assemble import Orbitals, system_from_sparse
 from ase_hybridham.io.elements import element_of
 from ase_hybridham.io.format import Format
+from ase_hybridham.io.text import numbers_in, read_text
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem
 
 __all__ = ["FORMAT", "read_abacus"]
@@ -105,13 +106,6 @@ def _first(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path}: cannot be read as text ({error})") from error
-
-
 # -- the log
 
 
@@ -131,7 +125,7 @@ def _read_log(folder: Path) -> _Log:
     path = _first(folder, LOGS)
     if path is None:
         raise FormatError(f"{folder}: {LOGS[0]} is missing; the structure and the shells are read from it")
-    text = _text(path)
+    text = read_text(path)
     kinds = re.split(r"^\s*READING ATOM TYPE\s+\d+\s*$", text, flags=re.MULTILINE)[1:]
     if not kinds:
         raise FormatError(f"{path}: expected READING ATOM TYPE 1, found none; is it the log of a run with LCAO?")
@@ -223,7 +217,7 @@ def _atoms(path: Path, text: str, labels: list[str]) -> Atoms:
 
 def _read_csr(path: Path, n_orbitals: int) -> tuple[Matrices, bool]:
     """R -> matrix as the file has it (rydberg or 1), and whether it is complex, with two rows an orbital."""
-    text = _text(path)
+    text = read_text(path)
     header, body = _header(path, text)
     if len(re.findall(r"STEP:|Ionic Step", text)) > 1:
         raise FormatError(f"{path}: holds several steps; only single-point runs are read")
@@ -231,10 +225,7 @@ def _read_csr(path: Path, n_orbitals: int) -> tuple[Matrices, bool]:
     size = n_orbitals * (1 + is_complex)
     if header[0] != size:
         raise FormatError(f"{path}: expected {size} orbitals for the atoms of the log, got {header[0]}")
-    try:
-        numbers = np.array(body.translate(str.maketrans("(),", "   ")).split(), dtype=float)
-    except ValueError as error:
-        raise FormatError(f"{path}: expected numbers only after the header ({error})") from None
+    numbers = numbers_in(path, body.translate(str.maketrans("(),", "   ")))
     matrices: Matrices = {}
     at = 0
     for block in range(header[1]):
@@ -246,8 +237,8 @@ def _read_csr(path: Path, n_orbitals: int) -> tuple[Matrices, bool]:
         if count == 0:
             continue
         ends = np.cumsum([at, count * (1 + is_complex), count, size + 1])
-        values, columns, rows = (numbers[a:b] for a, b in pairwise(ends))
-        columns, rows = _integers(place, columns, count), _integers(place, rows, size + 1)
+        values, *places = (numbers[a:b] for a, b in pairwise(ends))
+        columns, rows = _integers(place, places[0], count), _integers(place, places[1], size + 1)
         at = int(ends[-1])
         if (np.diff(rows) < 0).any() or rows[0] != 0 or rows[-1] != count or columns.min() < 0 or columns.max() >= size:
             raise FormatError(f"{place}: rows and columns are not those of a matrix of {size} x {size}")

@@ -23,6 +23,7 @@ from ase_hybridham.errors import FormatError
 from ase_hybridham.io.assemble import system_from_sparse
 from ase_hybridham.io.elements import element_of
 from ase_hybridham.io.format import Format
+from ase_hybridham.io.text import numbers_in, read_text
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, Shell
 
 __all__ = ["FORMAT", "read_fhi_aims"]
@@ -30,6 +31,7 @@ __all__ = ["FORMAT", "read_fhi_aims"]
 HARTREE = 27.2113845  # eV
 INDICES, OVERLAP, BASIS, GEOMETRY = "rs_indices.out", "rs_overlap.out", "basis-indices.out", "geometry.in"
 HAMILTONIAN, UP, DOWN = "rs_hamiltonian.out", "rs_hamiltonian_up.out", "rs_hamiltonian_dn.out"
+SWITCH = "run aims with output_rs_matrices plain"
 SMALLEST_CELL = 1e-8  # angstrom^3
 LARGEST_L = 6
 
@@ -76,17 +78,8 @@ FORMAT = Format(
 )
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FormatError(f"{path}: is missing; run aims with output_rs_matrices plain") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path}: cannot be read as text ({error})") from error
-
-
 def _atoms(path: Path) -> Atoms:
-    lines = [line.split("#")[0].split() for line in _text(path).splitlines()]
+    lines = [line.split("#")[0].split() for line in read_text(path, SWITCH).splitlines()]
     lines = [line for line in lines if line]
     try:
         cell = np.array([line[1:4] for line in lines if line[0] == "lattice_vector"], dtype=float)
@@ -108,7 +101,7 @@ def _atoms(path: Path) -> Atoms:
 
 def _basis(path: Path, atoms: Atoms) -> Basis:
     """The shells of each element: lines ``number type atom n l m``, m = -l to l of one shell together."""
-    lines = [line.split() for line in _text(path).splitlines() if line.strip()][1:]
+    lines = [line.split() for line in read_text(path, SWITCH).splitlines() if line.strip()][1:]
     try:
         table = [(line[1], int(line[2]), int(line[3]), int(line[4]), int(line[5])) for line in lines]
         numbered = [int(line[0]) for line in lines] == list(range(1, len(lines) + 1))
@@ -140,7 +133,7 @@ def _basis(path: Path, atoms: Atoms) -> Basis:
 
 def _indices(path: Path, n_orbitals: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """R, row and column of every element that the matrix files hold."""
-    text = _text(path)
+    text = read_text(path, SWITCH)
     counts = re.match(
         r"\s*n_hamiltonian_matrix_size:\s*(\d{1,12})\s*\n\s*n_cells_in_hamiltonian:\s*(\d{1,9})\s*\n\s*n_basis:\s*(\d{1,9})\s*\n",
         text,
@@ -183,11 +176,7 @@ def _indices(path: Path, n_orbitals: int) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def _values(path: Path, count: int) -> NDArray[np.float64]:
-    words = _text(path).split()
-    try:
-        values = np.array(words, dtype=float)
-    except ValueError as error:
-        raise FormatError(f"{path}: expected numbers ({error})") from None
+    values = numbers_in(path, read_text(path, SWITCH))
     # like the columns, the values end with one that belongs nowhere
     if len(values) not in (count, count + 1):
         raise FormatError(f"{path}: expected {count} elements as in {INDICES}, got {len(values)}")

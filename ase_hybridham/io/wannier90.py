@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io.assemble import FARTHEST_CELL, system_from_sparse
 from ase_hybridham.io.format import Format
+from ase_hybridham.io.text import numbers_in, read_text
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem
 
 __all__ = ["FORMAT", "read_wannier90"]
@@ -96,12 +97,10 @@ def _read_table(
     return head[:9].reshape(3, 3), shifts.astype(np.int64), hamiltonian, centers
 
 
-def _numbers(path: Path, comment: int = 1) -> NDArray[np.float64]:
+def _numbers(path: Path) -> NDArray[np.float64]:
     """All numbers of a file after its comment."""
-    try:
-        return np.array(" ".join(path.read_text(encoding="utf-8").splitlines()[comment:]).split(), dtype=float)
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{path}: expected numbers after the comment ({str(error).splitlines()[0]})") from None
+    _, _, rest = read_text(path).partition("\n")
+    return numbers_in(path, rest)
 
 
 def _plain(shifts: NDArray, hamiltonian: NDArray) -> dict[tuple[int, int, int], csr_array]:

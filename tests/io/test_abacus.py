@@ -252,7 +252,7 @@ BROKEN = {
     "matrices": (S, lambda t: re.sub(r"(number of S\(R\): )\d+", r"\g<1>900000000", t), "ends too early"),
     "fewer": (S, lambda t: re.sub(r"(number of S\(R\): )\d+", r"\g<1>2", t), "more numbers follow"),
     "nan": (H, lambda t: re.sub(r"\d\.\d+e[+-]\d\d", "nan", t, count=1), "finite"),
-    "word": (H, lambda t: t + "x\n", "numbers only"),
+    "word": (H, lambda t: t + "x\n", "numbers and nothing else"),
     "binary": (H, lambda t: "\x01\x02" + t[40:], "expected the header"),
     "no basis": (LOG, lambda t: t.replace("number of zeta", "number of"), "atom type 1"),
     "element": (LOG, lambda t: t.replace("atom label = ", "atom label = ?"), "begins with an element"),
