@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from ase_hybridham.check.operators import largest_of_pairs, pair_name
 from ase_hybridham.check.report import Finding, Verdict
-from ase_hybridham.system import LCAOSystem
+from ase_hybridham.system import LCAOSystem, PairList
 from ase_hybridham.system.pairs import LACKING, LONGER, SAME_RADIUS
 
-__all__ = ["check_geometry"]
+__all__ = ["BOND", "bond_length", "check_geometry"]
 
 # Shortest distance of an atom over the sum of covalent radii, median of the atoms: 0.9 to 1.2 in molecules and
 # solids; bohr taken for angstrom makes 1.9 of 1, the reverse 0.53.
@@ -36,14 +36,12 @@ def check_geometry(system: LCAOSystem) -> Iterator[Finding]:
 
 def _distances(system: LCAOSystem) -> Finding:
     pairs, name = system.pairs, "distances"
-    hopping = pairs.hopping
     if not pairs.n_hoppings:
         return Finding(name, "skipped", "no pair of two atoms")
-    radius = covalent_radii[pairs.numbers]
-    ratio = (pairs.distances / (radius[pairs.i] + radius[pairs.j]))[hopping]
-    nearest = np.full(pairs.n_atoms, np.inf)
-    np.minimum.at(nearest, pairs.i[hopping], ratio)
-    middle = float(np.median(nearest[np.isfinite(nearest)]))
+    if not pairs.numbers.all():
+        return Finding(name, "skipped", "sites without an element have no radius")
+    ratio = bond_ratios(pairs)
+    middle = bond_length(pairs)
     p = int(np.argmin(ratio)) + pairs.n_atoms
     shortest = f"{pairs.distances[p]:.3f} A in pair {pair_name(system.operators[0], p)}"
     message = f"nearest neighbors at {middle:.2f} times their covalent radii, shortest {shortest}"
@@ -60,6 +58,19 @@ def _distances(system: LCAOSystem) -> Finding:
             name, "warning", message, middle, "covalent radii", low, "were lengths converted from bohr twice?"
         )
     return Finding(name, "ok", message, middle, "covalent radii", high)
+
+
+def bond_ratios(pairs: PairList) -> NDArray[np.float64]:
+    """Length of every hopping over the sum of the covalent radii, shape (n_hoppings,)."""
+    radius = covalent_radii[pairs.numbers]
+    return (pairs.distances / (radius[pairs.i] + radius[pairs.j]))[pairs.hopping]
+
+
+def bond_length(pairs: PairList) -> float:
+    """Distance to the nearest neighbor over covalent radii, median of the atoms; infinite without hoppings."""
+    nearest = np.full(pairs.n_atoms, np.inf)
+    np.minimum.at(nearest, pairs.i[pairs.hopping], bond_ratios(pairs))
+    return float(np.median(nearest))
 
 
 def _cell(system: LCAOSystem) -> Finding:
@@ -80,6 +91,8 @@ def _range(system: LCAOSystem) -> Finding:
     name, pairs = "range of pairs", system.pairs
     radii = {z: system.basis[z].cutoff for z in np.unique(pairs.numbers).tolist()}
     known = {z: float(r) for z, r in radii.items() if r is not None}
+    if system.basis.orthogonal:
+        return Finding(name, "skipped", "orthogonal orbitals have no radius")
     if len(known) < len(radii):
         return Finding(name, "skipped", "the radii of the orbitals are not known")
     radius = np.array([known[z] for z in pairs.numbers.tolist()])

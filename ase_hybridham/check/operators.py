@@ -14,7 +14,9 @@ __all__ = ["check_operators"]
 # the first limit bands move by what people plot, past the second something was assembled wrongly.
 HERMITIAN_H = (1e-4, 1e-2)  # eV: warning, failed
 HERMITIAN_S = (1e-6, 1e-3)
-NORMALIZED = (0.05, 0.5)  # |S_aa - 1|: Mo7.0 of OpenMX has 0.0136
+# S_aa: 1.0136 for Mo7.0 of OpenMX, 0.38 for orbitals of GPAW that its PAW corrections weaken
+NORMALIZED = (0.3, 3.0)
+IMPOSSIBLE = (0.01, 100.0)
 NEGLIGIBLE_S = 1e-10  # of the largest |S|: not stored rather than small
 FELT_H = 1e-3  # eV
 FELT_S = 1e-6
@@ -115,17 +117,21 @@ def _one_triangle(blocks: PairBlocks, error: float) -> str:
 
 def _normalized(overlap: PairBlocks) -> Finding:
     """Diagonal of S on the atoms."""
-    warn, fail = NORMALIZED
-    diagonal = np.concatenate([np.diag(overlap.block(n)) for n in range(overlap.pairs.n_atoms)])
-    if np.iscomplexobj(overlap.values) and np.abs(overlap.values.imag).max(initial=0.0) > HERMITIAN_S[1]:
-        return Finding(
-            "S on-site", "failed", "S has an imaginary part", advice="S of real orbitals is real: read it again"
-        )
-    error = float(np.abs(diagonal - 1).max(initial=0.0))
-    verdict: Verdict = "ok" if error <= warn else "warning" if error <= fail else "failed"
-    message = f"norms of the orbitals {diagonal.real.min():.4f} to {diagonal.real.max():.4f}"
-    advice = "" if verdict == "ok" else "orbitals are normalized in S; is this S, in the order of the pairs and shells?"
-    return Finding("S on-site", verdict, message, error, "", fail, advice)
+    name = "S on-site"
+    if np.iscomplexobj(overlap.values):
+        imaginary = float(np.abs(overlap.values.imag).max(initial=0.0))
+        if imaginary > HERMITIAN_S[0]:
+            advice = "orbitals are real, and so is S: read it again"
+            return Finding(name, "failed", f"S is complex, by {imaginary:.1e}", imaginary, "", HERMITIAN_S[0], advice)
+    diagonal = np.concatenate([np.diag(overlap.block(n)).real for n in range(overlap.pairs.n_atoms)])
+    low, high = float(diagonal.min(initial=np.inf)), float(diagonal.max(initial=-np.inf))
+    message = f"norms of the orbitals {low:.4f} to {high:.4f}"
+    error = max(abs(low - 1), abs(high - 1))
+    if NORMALIZED[0] <= low and high <= NORMALIZED[1]:
+        return Finding(name, "ok", message, error)
+    verdict: Verdict = "warning" if IMPOSSIBLE[0] <= low and high <= IMPOSSIBLE[1] else "failed"
+    advice = "orbitals are normalized in S; is this S, and not H or another matrix?"
+    return Finding(name, verdict, message, error, advice=advice)
 
 
 def _same_pairs(system: LCAOSystem) -> Finding:

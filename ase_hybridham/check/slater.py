@@ -9,7 +9,7 @@ from functools import cache
 
 from ase.units import Rydberg
 
-__all__ = ["outer_depth", "outer_electrons"]
+__all__ = ["has_f_electrons", "outer_depth", "outer_electrons", "possible_valences"]
 
 DENSITY_FUNCTIONAL = 0.4
 EFFECTIVE_N = (0.0, 1.0, 2.0, 3.0, 3.7, 4.0, 4.2, 4.3)
@@ -34,15 +34,26 @@ FILLING = (*SHELLS, (6, 1), (7, 0), (5, 3), (6, 2), (7, 1))  # Madelung's order
 
 def outer_electrons(number: int) -> int:
     """Electrons outside closed shells of an element: s and p, and d while that shell is open."""
+    return possible_valences(number)[0]
+
+
+@cache
+def possible_valences(number: int) -> tuple[int, ...]:
+    """Electrons that pseudopotentials of an element may leave: the outer ones, then with one closed shell more each."""
     filled = _configuration(number)
-    n = max(shell[0] for shell in filled)
-    outer = sum(filled.get((n, l), 0) for l in (0, 1))
-    is_p_block = (n, 1) in filled
-    inner_d = filled.get((n - 1, 2), 0)
-    inner_f = filled.get((n - 2, 3), 0)
-    if not is_p_block:
-        outer += inner_d + (inner_f if 0 < inner_f < 14 else 0)
-    return outer
+    n = max((shell[0] for shell in filled), default=0)
+    outer = {(n, 0), (n, 1)}
+    if (n, 1) not in filled and filled.get((n - 1, 2), 0) < 10:
+        outer.add((n - 1, 2))
+    counts = [sum(filled.get(shell, 0) for shell in outer)]
+    for shell in sorted(set(filled) - outer, reverse=True):
+        counts.append(counts[-1] + filled[shell])
+    return tuple(counts)
+
+
+def has_f_electrons(number: int) -> bool:
+    """Whether an element is one of those that fill an f shell, where Slater's rules say little."""
+    return 57 <= number <= 71 or 89 <= number <= 103
 
 
 @cache

@@ -15,6 +15,7 @@ __all__ = ["main"]
 COMMANDS = {
     "dft": "run DFT on structures and store H and S in a data set",
     "convert": "other programs' files to a data set",
+    "check": "whether data are what they say: conventions, units, symmetries, electrons",
     "info": "what a data set or a checkpoint holds",
     "train": "train both stages on a data set",
     "evaluate": "errors of a checkpoint on a data set, in meV",

@@ -58,9 +58,7 @@ def with_atoms(system: LCAOSystem, atoms: Atoms) -> LCAOSystem:
     """The same blocks under the same labels (i, j, R), on other positions or another lattice."""
     vectors = pair_vectors(atoms, system.pairs.i, system.pairs.j, system.pairs.shifts)
     pairs = replace(system.pairs, vectors=vectors)
-    return replace(
-        with_operators(system, lambda m: PairBlocks(pairs, m.basis, m.values, m.spinor)), atoms=atoms
-    )
+    return replace(with_operators(system, lambda m: PairBlocks(pairs, m.basis, m.values, m.spinor)), atoms=atoms)
 
 
 def moved(system: LCAOSystem, positions: NDArray | None = None, cell: NDArray | None = None) -> LCAOSystem:
@@ -110,3 +108,33 @@ def interleaved(system: LCAOSystem, l: int = 1) -> LCAOSystem:
             order[np.concatenate([first, second])] = np.column_stack([first, second]).ravel()
         matrices[z] = np.eye(atom.size)[order]
     return turned(system, matrices)
+
+
+def with_spin_blocks(system: LCAOSystem, change) -> LCAOSystem:
+    """Spin blocks replaced: change(uu, ud, du, dd) -> the same four, of every pair."""
+
+    def operator(blocks: PairBlocks) -> PairBlocks:
+        stacks = {}
+        for elements, _, stack in blocks.groups():
+            n_i, n_j = (n // 2 for n in stack.shape[1:])
+            four = stack[:, :n_i, :n_j], stack[:, :n_i, n_j:], stack[:, n_i:, :n_j], stack[:, n_i:, n_j:]
+            uu, ud, du, dd = change(*four)
+            stacks[elements] = np.concatenate([np.concatenate([uu, ud], 2), np.concatenate([du, dd], 2)], 1)
+        return PairBlocks.from_groups(blocks.pairs, blocks.basis, stacks, spinor=True)
+
+    return replace(system, hamiltonian=tuple(map(operator, system.hamiltonian)))
+
+
+def scaled(system: LCAOSystem, h: float = 1.0, level: float = 1.0) -> LCAOSystem:
+    """H and the Fermi level in other units."""
+    hamiltonian = tuple(m.with_values(h * m.values) for m in system.hamiltonian)
+    assert system.fermi_level is not None
+    return replace(system, hamiltonian=hamiltonian, fermi_level=level * system.fermi_level)
+
+
+def standardized(system: LCAOSystem) -> LCAOSystem:
+    """H - mu S with mu = <H,S> / <S,S>; the Fermi level stays."""
+    assert system.overlap is not None
+    s = (system.overlap.to_spinor() if system.spin == "spinor" else system.overlap).values
+    mu = float(np.mean([np.vdot(s, h.values).real for h in system.hamiltonian]) / np.vdot(s, s))
+    return replace(system, hamiltonian=tuple(h.with_values(h.values - mu * s) for h in system.hamiltonian))

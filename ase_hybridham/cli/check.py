@@ -1,0 +1,208 @@
+"""hybridham check: what data show about themselves, with a verdict for every structure."""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ase_hybridham.check import Finding, Report, Verdict
+    from ase_hybridham.system import LCAOSystem
+
+MOST_NAMED = 20  # structures that are named one by one
+VERDICTS: "tuple[Verdict, ...]" = ("failed", "warning", "note", "ok", "skipped")
+ZERO = "zero of energy"
+SMALL_IS_BAD = ("S(k) positive", "spin-orbit")  # of other checks the largest figure is the worst
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="a data set, data.h5:NAME, a structure, or a folder that holds structures at any depth",
+    )
+    parser.add_argument("--format", help="format of the files, where it should not be recognised")
+    parser.add_argument(
+        "--valence",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ELEMENT=N",
+        help="valence electrons, as in C=4 S=6, for the count at the Fermi level",
+    )
+    parser.add_argument("--all", action="store_true", help="the table of every structure, not only of one")
+    parser.add_argument(
+        "--processes", type=int, metavar="N", help="structures read at a time (default: the cores there are)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one structure: what the checks found, or why it cannot be read."""
+
+    title: str = ""
+    report: "Report | None" = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Checker:
+    """Reads and checks structures in any process; called with what `bands` would take.
+
+    Parameters
+    ----------
+    format : str, optional
+    valence : mapping
+    """
+
+    format: str | None = None
+    valence: Mapping[str, float] = field(default_factory=dict)
+
+    def __call__(self, source: str) -> Result:
+        from ase_hybridham.check import check_system
+        from ase_hybridham.errors import HybridHamError
+        from ase_hybridham.io import read_system
+        from ase_hybridham.store import names_data_set, read_structure
+
+        try:
+            stored = self.format is None and names_data_set(source)
+            system = read_structure(source) if stored else read_system(source, self.format)
+        except (HybridHamError, OSError) as error:
+            return Result(error=" ".join(str(error).split()))
+        system = self._with_electrons(system)
+        title = f"{system.atoms.symbols}, spin {system.spin}, {system.n_orbitals} orbitals"
+        return Result(title, check_system(system))
+
+    def _with_electrons(self, system: "LCAOSystem") -> "LCAOSystem":
+        if not set(system.atoms.symbols) <= set(self.valence):
+            return system
+        electrons = sum(self.valence[symbol] for symbol in system.atoms.symbols)
+        provenance = {key: value for key, value in system.provenance.items() if key != "electrons"}
+        return replace(system, electrons=electrons, provenance=provenance)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check every structure, and print a table or a summary."""
+    from ase_hybridham.cli.parallel import available_cores
+    from ase_hybridham.cli.source import parse_valence
+    from ase_hybridham.errors import FormatError
+
+    processes = available_cores() if args.processes is None else args.processes
+    if processes < 1:
+        raise ValueError(f"--processes: expected at least 1, got {processes}")
+    checker = Checker(args.format, parse_valence(args.valence))
+    sources = _structures(args.sources, args.format)
+    results = dict(_results(checker, sources, processes))
+    if all(result.error for result in results.values()):
+        raise FormatError(next(iter(results.values())).error if results else "there is no structure to check")
+    failed = [name for name, result in results.items() if result.report is None or result.report.failed]
+    if args.json:
+        print(json.dumps(_json(results, failed)))
+    elif len(results) == 1 or args.all:
+        print("\n\n".join("\n".join(_table(name, result)) for name, result in results.items()))
+    if not args.json and len(results) > 1:
+        print("\n".join(_summary(results, failed)))
+    return 1 if failed else 0
+
+
+def _structures(sources: Sequence[str], format: str | None) -> dict[str, str]:
+    """Name to print -> what to read."""
+    from ase_hybridham.cli.naming import name_structures, structures_below
+    from ase_hybridham.store import DataSet, names_data_set
+
+    alone = len(set(sources)) == 1
+    found: dict[str, str] = {}
+    files: dict[Path, list[Path]] = {}
+    for source in dict.fromkeys(sources):
+        if format is None and names_data_set(source) and Path(source).exists():
+            with DataSet(source) as data:
+                found |= {name if alone else f"{source}:{name}": f"{source}:{name}" for name in data}
+        elif format is None and names_data_set(source):
+            found[source] = source
+        else:
+            files[Path(source)] = structures_below(Path(source), format)
+    if files:
+        found |= {name: str(path) for name, path in name_structures(files).items()}
+    return found
+
+
+def _results(checker: Checker, sources: Mapping[str, str], processes: int) -> Iterator[tuple[str, Result]]:
+    from tqdm import tqdm
+
+    from ase_hybridham.cli.parallel import ordered_results
+
+    names = list(sources)
+    with closing(ordered_results(checker, list(sources.values()), processes)) as results:
+        bar = tqdm(
+            results, total=len(names), desc="checking", unit="structure", disable=None if len(names) > 1 else True
+        )
+        for name, (_, result) in zip(names, bar, strict=True):
+            yield name, result
+
+
+def _table(name: str, result: Result) -> Iterator[str]:
+    if result.report is None:
+        yield f"{name}: cannot be read: {result.error}"
+        return
+    yield f"{name}: {result.title}: {result.report.worst}"
+    width = max(len(finding.name) for finding in result.report.findings)
+    for finding in result.report.findings:
+        yield f"  {finding.verdict:<7}  {finding.name:<{width}}  {finding.message}"
+        if finding.advice:
+            yield f"  {'':<7}  {'':<{width}}  -> {finding.advice}"
+
+
+def _summary(results: Mapping[str, Result], failed: Sequence[str]) -> Iterator[str]:
+    """For every check the verdicts and the structure that is worst, then the structures to look at."""
+    yield f"{len(results)} structures, {len(failed)} failed"
+    checks = _by_check(results)
+    width = max((len(check) for check in checks), default=0)
+    for check, found in checks.items():
+        count = Counter(finding.verdict for _, finding in found)
+        verdicts = ", ".join(f"{verdict} {count[verdict]}" for verdict in VERDICTS if count[verdict])
+        name, worst = _worst(found)
+        example = f"{worst.message}" if worst.verdict == "skipped" else f"worst {name}: {worst.message}"
+        if check == ZERO:
+            figures = [finding.figure for _, finding in found if finding.figure is not None]
+            example = f"<H,S>/<S,S> from {min(figures):.3f} to {max(figures):.3f} eV" if figures else example
+        yield f"  {check:<{width}}  {verdicts}; {example}"
+    yield from _named([f"{name}: cannot be read: {r.error}" for name, r in results.items() if r.report is None])
+    bad = [(name, r.report) for name, r in results.items() if r.report is not None and r.report.failed]
+    yield from _named([f"{name}: {report.summary()}" for name, report in bad])
+
+
+def _by_check(results: Mapping[str, Result]) -> "dict[str, list[tuple[str, Finding]]]":
+    found: dict[str, list[tuple[str, Finding]]] = {}
+    for name, result in results.items():
+        for finding in result.report.findings if result.report else ():
+            found.setdefault(finding.name, []).append((name, finding))
+    return found
+
+
+def _worst(found: "Sequence[tuple[str, Finding]]") -> "tuple[str, Finding]":
+    """Of the worst verdict the one with the largest figure."""
+    severity = min(VERDICTS.index(finding.verdict) for _, finding in found)
+    same = [entry for entry in found if VERDICTS.index(entry[1].verdict) == severity]
+    sign = -1 if same[0][1].name in SMALL_IS_BAD else 1
+    return max(same, key=lambda entry: sign * abs(entry[1].figure or 0.0))
+
+
+def _named(lines: Sequence[str]) -> Iterator[str]:
+    yield from lines[:MOST_NAMED]
+    if len(lines) > MOST_NAMED:
+        yield f"and {len(lines) - MOST_NAMED} more; --all or --json names them"
+
+
+def _json(results: Mapping[str, Result], failed: Sequence[str]) -> dict[str, Any]:
+    readable = {name: result.report for name, result in results.items() if result.report is not None}
+    return {
+        "structures": {name: report.to_dict() for name, report in readable.items()},
+        "unreadable": {name: result.error for name, result in results.items() if result.report is None},
+        "failed": list(failed),
+    }
