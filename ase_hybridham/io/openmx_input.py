@@ -23,7 +23,7 @@ __all__ = ["BOHR", "InputCopy", "Species", "input_basis", "input_settings", "par
 BOHR = 0.529177249  # angstrom; OpenMX's own (openmx_common.h), not CODATA's
 
 SHELLS = "spdfg"  # OpenMX knows no higher l
-TRUE, FALSE = {"on", "yes", "true", ".true.", "ok"}, {"off", "no", "false", ".false.", "ng", "nc"}
+TRUE, FALSE = {"on", "yes", "true", ".true.", "ok"}, {"off", "no", "false", ".false.", "ng"}
 # name in the provenance -> (keyword, OpenMX's default, kind)
 SETTINGS: dict[str, tuple[str, Any, type]] = {
     "xc": ("scf.XcType", "LDA", str),

@@ -189,8 +189,8 @@ class OpenMXEngine:
             raise ValueError(
                 f"structure: images interact along axis {int(np.flatnonzero(across)[0])}, which has no pbc"
             )
-        settings = {**system.provenance, **self.settings(), "basis": system.provenance["basis"]}
-        return replace(system, atoms=atoms.copy(), provenance=settings)
+        made_by = {**system.provenance, "engine": self.name, "box": system.atoms.cell.tolist()}
+        return replace(system, atoms=atoms.copy(), provenance=made_by)
 
     def input_text(self, atoms: Atoms) -> str:
         """The input of a run, which names its files openmx.*."""

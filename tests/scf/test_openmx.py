@@ -83,7 +83,7 @@ def test_gives_what_the_program_wrote(engine, water, golden):
     assert system.electrons == 8
     assert system.atoms == water
     assert system.provenance["engine"] == "openmx"
-    assert system.provenance["energy_cutoff"] == 200.0
+    assert system.provenance["code"] == "OpenMX 3.9"
     assert isinstance(engine, Engine)
 
 
