@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ase_hybridham import io
+from ase_hybridham.cli import naming
 from ase_hybridham.cli.naming import name_structures, source_of, structures_below
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io import Format
@@ -19,7 +19,9 @@ def recognised(path: Path) -> bool:
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Path:
     """An empty folder where all formats are one toy."""
-    monkeypatch.setattr(io, "FORMATS", (Format("toy", "a file x.toy", recognised, lambda path: None),))
+    toy = Format("toy", "a file x.toy", recognised, lambda path: None)
+    monkeypatch.setattr(naming, "formats", lambda: {"toy": toy})
+    monkeypatch.setattr(naming, "format_of", lambda path: toy if recognised(path) else None)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
