@@ -16,7 +16,7 @@ COMMANDS = {
     "dft": "run DFT on structures and store H and S in a data set",
     "convert": "other programs' files to a data set",
     "check": "whether data are what they say: conventions, units, symmetries, electrons",
-    "info": "what a data set or a checkpoint holds",
+    "info": "what a data set, a structure or a checkpoint holds",
     "train": "train both stages on a data set",
     "evaluate": "errors of a checkpoint on a data set, in meV",
     "bands": "band structure of a checkpoint, a data set or another program's files",
