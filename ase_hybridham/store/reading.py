@@ -169,7 +169,7 @@ class DataSet(Mapping[str, LCAOSystem]):
     def verify(self, name: str) -> None:
         """Read all of a structure and compare it with the digest stored when it was written.
 
-        `data[name]` finds changed bytes too, except in files of versions before 0.1, which have no checksums.
+        `data[name]` finds changed bytes too, except in files of earlier versions, which have no checksums.
 
         Raises
         ------
