@@ -220,6 +220,8 @@ def parse_species(where: str | Path, line: list[str]) -> Species:
     label, basis, pseudopotential = line[:3]
     if pseudopotential.upper() == "E":
         raise FormatError(f"{where}: species {label} is an empty atom (floating orbitals), which is not supported")
+    if re.match(r"[A-Z][a-z]?\d+[A-Z]", pseudopotential):
+        raise FormatError(f"{where}: species {label} is a virtual atom ({pseudopotential}), which is no element")
     file, _, shells = basis.partition("-")
     counts = re.findall(rf"([{SHELLS}])(\d{{1,3}})(?:>(\d{{1,3}}))?", shells)
     rebuilt = "".join(f"{l}{n}" + (f">{c}" if c else "") for l, n, c in counts)
@@ -228,8 +230,8 @@ def parse_species(where: str | Path, line: list[str]) -> Species:
         raise FormatError(f"{where}: species {label}: expected a basis like C6.0-s2p2d1, got {basis!r}")
     primitive = {l: int(n) for l, n, _ in counts}
     contracted = {l: int(c or n) for l, n, c in counts}
-    named = re.match(r"([A-Z][a-z]?)(\d+(?:\.\d+)?)", file)
-    radius = float(named[2]) if named else 0.0
+    named = re.match(r"[A-Z][a-z]?(\d+\.\d+)", file)  # Ni6, Fe55a_1, H075 are not named after their radius
+    radius = float(named[1]) if named else 0.0
     return Species(
         _symbol(where, label, file, pseudopotential),
         basis,

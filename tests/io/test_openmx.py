@@ -18,7 +18,7 @@ from ase_hybridham.io import (
     read_system,
 )
 from ase_hybridham.io.openmx_band import HARTREE
-from ase_hybridham.io.openmx_input import BOHR
+from ase_hybridham.io.openmx_input import BOHR, parse_species
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList
 from tests.conftest import random_atoms
 from tests.io.scfout import input_text, scfout, sections, swapped
@@ -281,6 +281,13 @@ def test_shells_come_in_the_order_of_l_however_the_name_has_them(tmp_path):
     assert_same(read_openmx(path), made)
 
 
+@pytest.mark.parametrize("file", ["Ni6", "Fe55a_1", "H075"])
+def test_a_number_without_a_point_is_no_radius(file):
+    assert parse_species("x", ["a", f"{file}-s2p1", "Ni_PBE19"]).radius is None
+    for named in ("Fe5.5Hp", "C5.5_1s_CH", "X5.5"):
+        assert parse_species("x", ["a", f"{named}-s2p1", "Ni_PBE19"]).radius == 5.5
+
+
 def test_folder_and_command_line_know_the_format(samples, tmp_path):
     known = format_of(samples / "graphene/openmx.scfout.gz")
     assert known is not None
@@ -355,6 +362,7 @@ def test_a_file_without_its_input(tmp_path):
         ("C_own-s2p2d1", "C_own-s2p1s1", "expected a basis like"),
         ("C_own-s2p2d1", "C_own", "expected a basis like"),
         ("C_PBE19", "E", "empty atom"),
+        ("C_PBE19", "C6Si4", "virtual atom"),
         (" 1 ", " 7 ", "atom 1: expected its number"),
         ("scf.Kgrid 3", "scf.Kgrid x", "Kgrid: expected a number"),
     ],
