@@ -6,6 +6,7 @@ import numpy as np
 
 from ase_hybridham.check.covariance import Bonds, relative_residual, strongest_bonds
 from ase_hybridham.check.diagnosis import EXPLAINS, explain
+from ase_hybridham.check.hamiltonian import check_hamiltonian_order
 from ase_hybridham.check.positions import MOST_ATOMS, fit_displacements
 from ase_hybridham.check.report import Finding, Verdict
 from ase_hybridham.system import LCAOSystem
@@ -50,6 +51,8 @@ def check_conventions(system: LCAOSystem) -> Iterator[Finding]:
         yield Finding(COVARIANCE, "failed", message, error, "", fail, advice)
     if positions is not None:
         yield positions
+    if system.hamiltonian:
+        yield check_hamiltonian_order(system)
 
 
 def _positions(system: LCAOSystem, hoppings: Sequence[Bonds], error: float) -> Finding:

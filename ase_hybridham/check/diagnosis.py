@@ -14,7 +14,7 @@ from ase_hybridham.check.wrapping import unwrapped
 from ase_hybridham.symmetry import clebsch_gordan, spherical_harmonics
 from ase_hybridham.system import PairBlocks
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["EXPLAINS", "Explanation", "ShellBlocks", "explain", "sample"]
 
 SAMPLE = 80  # bonds of all element pairs that hypotheses are tried on, and on-site blocks; but LEAST of each
 LEAST = 8
@@ -108,7 +108,7 @@ def explain(blocks: PairBlocks, hoppings: Sequence[Bonds], onsite: Sequence[Bond
         None if nothing that is tried explains it.
     """
     as_read, *others = [*geometries(atoms, blocks.pairs), *unwrapped(blocks.pairs, hoppings, atoms)]
-    bonds = [*_sample(hoppings), *_sample(onsite)]
+    bonds = [*sample(hoppings), *sample(onsite)]
     nothing = Orbitals("", "")
     before = ShellBlocks.of(bonds).residual({})
     kinds: tuple[Callable[[], Iterator[tuple[Geometry, Orbitals, float]]], ...] = (
@@ -191,7 +191,8 @@ def _moved(bonds: Sequence[Bonds], geometry: Geometry) -> list[Bonds]:
     return [replace(b, vectors=geometry.vectors[b.rows]) for b in bonds]
 
 
-def _sample(bonds: Sequence[Bonds]) -> list[Bonds]:
+def sample(bonds: Sequence[Bonds], size: int = SAMPLE) -> list[Bonds]:
+    """About `size` bonds, some of every element pair, always the same."""
     rng = np.random.default_rng(0)
-    most = max(LEAST, SAMPLE // max(len(bonds), 1))
+    most = max(LEAST, size // max(len(bonds), 1))
     return [b.take(np.sort(rng.permutation(len(b.rows))[:most])) for b in bonds]

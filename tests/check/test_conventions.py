@@ -1,5 +1,6 @@
 """Every mistake in orbitals, lattice, R and positions is found in S and named."""
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -169,3 +170,23 @@ def test_lengths_in_bohr(sample):
     finding = check_system(moved(system, system.atoms.positions * scale, system.atoms.cell.array * scale))["distances"]
     assert finding.verdict == "warning"
     assert "bohr" in finding.advice
+
+
+@pytest.mark.parametrize("read", ["openmx", "pyscf", "abacus", "fhi-aims"])
+@pytest.mark.parametrize("name", GENERIC)
+def test_H_in_another_order_than_S(sample, name, read):
+    """S computed by one program, H read from another's file."""
+    system = sample(name)
+    finding = conventions(replace(system, hamiltonian=read_as(system, read, "house").hamiltonian))["H order"]
+    assert finding.verdict == "failed"
+    assert "this package" in finding.message
+    assert read in finding.message
+
+
+@pytest.mark.parametrize("name", [*GENERIC, "graphene"])
+def test_R_of_H_against_R_of_S(sample, name):
+    system = sample(name)
+    back = reversed_shifts(system).hamiltonian[0].on_pairs(system.pairs)
+    finding = conventions(replace(system, hamiltonian=(back,)))["H order"]
+    assert finding.verdict == "failed"
+    assert "R of H has the sign opposite" in finding.message
