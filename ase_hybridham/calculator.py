@@ -1,6 +1,5 @@
 """The ASE door: `HybridHamCalculator` asks model, overlap and solve, and computes nothing itself."""
 
-import logging
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ase_hybridham.errors import CheckpointError, OverlapError
 from ase_hybridham.io import read_system
-from ase_hybridham.overlap import overlap_from_basis
+from ase_hybridham.overlap import check_overlap, overlap_from_basis
 from ase_hybridham.solve import (
     band_path,
     bands,
@@ -38,14 +37,8 @@ from ase_hybridham.solve import (
 from ase_hybridham.store import names_data_set, read_structure
 from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList
 from ase_hybridham.system.lcao import PotentialReference, SpinKind
-from ase_hybridham.system.pairs import outside_of_radii, pair_vectors
 
 __all__ = ["CollinearModel", "HamiltonianModel", "HybridHamCalculator"]
-
-# A given S belongs to one geometry. Files round positions to 1e-6 angstrom or less; S changes by 1e-4 over this.
-SAME_POSITION = 1e-4  # angstrom
-
-logger = logging.getLogger(__name__)
 
 OverlapFunction = Callable[[Atoms, Basis, PairList], PairBlocks]
 
@@ -327,7 +320,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
     def _overlap_of(self, atoms: Atoms) -> PairBlocks | None:
         basis = self.model.basis
         if isinstance(self.overlap, PairBlocks):
-            _check_overlap(self.overlap, atoms, basis)
+            check_overlap(self.overlap, atoms, basis)
             return self.overlap
         if basis.orthogonal:
             return None
@@ -353,37 +346,6 @@ def _given_overlap(overlap: PairBlocks | str | Path | OverlapFunction | None) ->
     if found is None:
         raise OverlapError(f"{overlap}: holds no overlap; give a file or folder with S")
     return found
-
-
-def _check_overlap(overlap: PairBlocks, atoms: Atoms, basis: Basis) -> None:
-    """Refuse an S of other atoms: with it H(k) c = e S(k) c would give wrong numbers without a word."""
-    pairs = overlap.pairs
-    if not np.array_equal(pairs.numbers, atoms.get_atomic_numbers()):
-        raise OverlapError("overlap: given for other elements or another order of the atoms; give S of these atoms")
-    shells = [(basis[z].shells, overlap.basis[z].shells) for z in np.unique(pairs.numbers)]
-    known = basis.has_radial_functions() and overlap.basis.has_radial_functions()
-    if overlap.spinor or not basis.same_orbitals(overlap.basis) or (known and any(a != b for a, b in shells)):
-        raise OverlapError("overlap: its orbitals are not those of the model; give S in its basis, without spin")
-    moved = float(np.abs(pair_vectors(atoms, pairs.i, pairs.j, pairs.shifts) - pairs.vectors).max(initial=0.0))
-    if moved > SAME_POSITION:
-        raise OverlapError(
-            f"overlap: given for another geometry, bonds differ by up to {moved:.2g} angstrom; "
-            "give S of these positions and this cell (atoms not wrapped otherwise), or a function that computes it"
-        )
-    _check_range(pairs, atoms, basis)
-
-
-def _check_range(pairs: PairList, atoms: Atoms, basis: Basis) -> None:
-    """Refuse pairs beyond the trained range; tell if many within it are missing."""
-    known = {int(z): basis[z].cutoff for z in np.unique(pairs.numbers)}
-    radii = {z: cutoff for z, cutoff in known.items() if cutoff is not None}
-    if len(radii) < len(known):
-        return
-    too_long, missing, expected = outside_of_radii(pairs, atoms, radii)
-    if too_long is not None:
-        raise OverlapError(f"overlap: {too_long}; give S of the basis the model was trained on")
-    if missing:
-        logger.warning("overlap: %d of %d pairs within the model's range are missing in S", missing, expected)
 
 
 def _check_cell(atoms: Atoms) -> None:
