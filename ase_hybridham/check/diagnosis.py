@@ -7,12 +7,14 @@ from itertools import chain
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 
-from ase_hybridham.check.covariance import Bonds
+from ase_hybridham.check.covariance import Bonds, relative_residual
 from ase_hybridham.check.hypotheses import Geometry, Orbitals, geometries, interleavings, program_orders, shell_orders
 from ase_hybridham.check.wrapping import unwrapped
 from ase_hybridham.symmetry import clebsch_gordan, spherical_harmonics
-from ase_hybridham.system import PairBlocks
+from ase_hybridham.system import Basis, PairBlocks
+from ase_hybridham.system.orbitals import MAX_DEGREE
 
 __all__ = ["EXPLAINS", "Explanation", "ShellBlocks", "explain", "sample"]
 
@@ -21,7 +23,7 @@ LEAST = 8
 EXPLAINS = 0.1  # of the residual: what a hypothesis that explains it may leave
 HELPS = 0.9  # of the residual: what a part of an explanation may leave
 AS_GOOD = 2.0  # factor between residuals that do not tell which of two hypotheses is right
-EXACT = 1e-9
+EXACT = 1e-7  # a difference of squares leaves so much
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,11 @@ def explain(blocks: PairBlocks, hoppings: Sequence[Bonds], onsite: Sequence[Bond
         found = [attempt for attempt in kind() if attempt[2] < EXPLAINS * before]
         if found:
             least = min(left for *_, left in found)
-            geometry, orbitals, left = next(f for f in found if f[2] <= AS_GOOD * least + EXACT)
+            geometry, orbitals, _ = next(f for f in found if f[2] <= AS_GOOD * least + EXACT)
+            undone = [b.turned(_matrices(orbitals, blocks.basis)) for b in _moved(bonds, geometry)]
             mistakes = [h for h in (geometry, orbitals) if h.words]
             words, advice = " and ".join(h.words for h in mistakes), "; ".join(h.advice for h in mistakes)
-            return Explanation(words, advice, left)
+            return Explanation(words, advice, relative_residual(undone))
     return None
 
 
@@ -180,6 +183,16 @@ def _merged_shells(
 def _product(left: Mapping[int, NDArray], right: Mapping[int, NDArray]) -> dict[int, NDArray]:
     """The matrices of `left` applied after those of `right`."""
     return {**right, **{z: matrix @ right[z] if z in right else matrix for z, matrix in left.items()}}
+
+
+def _matrices(orbitals: Orbitals, basis: Basis) -> dict[int, NDArray]:
+    """Matrices of whole atoms."""
+    unit = {l: np.eye(2 * l + 1) for l in range(MAX_DEGREE + 1)}
+    orders = {
+        z: block_diag(*({**unit, **orbitals.orders}[l] for l in basis[z].degrees))
+        for z in (basis.numbers if orbitals.orders else ())
+    }
+    return _product(orbitals.matrices, orders)
 
 
 def _along(l1: int, l2: int, L: int, harmonics: NDArray) -> NDArray[np.float64]:
