@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 CUTOFF_STEP = 1e-3  # angstrom
-BLOCKS_AT_ONCE = 256  # converted together, so that they stay in the processor's cache
+BLOCKS_AT_ONCE = 128  # converted together, so that they stay in the processor's cache
 FARTHEST_CELL = 10**6  # a lattice shift beyond it is no lattice shift
 
 
