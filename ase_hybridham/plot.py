@@ -29,6 +29,7 @@ REFERENCE_DOWN: dict[str, Any] = {"color": "0.78", "linewidth": 1.8}
 OVERLAY_DOWN: dict[str, Any] = {"color": "#1d6fb8", "linestyle": (0, (1, 1.2))}
 ALONE_DOWN: dict[str, Any] = {"color": "#c1121f", "linestyle": (0, (4, 1.6))}
 MOST_PAIRS = 3  # of elements that a picture tells apart
+ROUNDING = 1e-8  # eV; what is smaller vanishes by symmetry
 PAIR_COLORS = ("#14467c", "#c1121f", "#2a9d4a")
 
 
@@ -132,9 +133,8 @@ def plot_hamiltonian_decay(hamiltonian: Decay, overlap: Decay | None = None, *, 
     names: list[tuple[str, ...]] = [(name,) for name in hamiltonian.pairs] if few else [()]
     for name, color in zip(names, PAIR_COLORS, strict=False):
         x, rows = _middles(hamiltonian.rows(*name))
-        low, high, mean, largest = (
-            _positive([getattr(row, key) for row in rows]) for key in ("low", "high", "mean", "largest")
-        )
+        mean, largest = (_positive([getattr(row, key) for row in rows]) for key in ("mean", "largest"))
+        low, high = (np.maximum([getattr(row, key) for row in rows], ROUNDING) for key in ("low", "high"))
         label = name[0] if name else "all elements"
         ax.plot(x, mean, color=color, linewidth=1.5, marker="o", markersize=3, label=label)
         ax.plot(x, largest, color=color, linewidth=0.9, linestyle=":")
@@ -145,7 +145,13 @@ def plot_hamiltonian_decay(hamiltonian: Decay, overlap: Decay | None = None, *, 
     ax.set_yscale("log")
     ax.set_xlabel(r"distance ($\mathrm{\AA}$)")
     ax.set_ylabel("|H| (eV)" if overlap is None else "|H| (eV), |S|")
-    ax.legend(frameon=False, title="mean, 10-90 %, largest (dotted)", title_fontsize="small", fontsize="small")
+    ax.legend(
+        loc="lower left",
+        frameon=False,
+        title="mean, 10-90 %, largest (dotted)",
+        title_fontsize="small",
+        fontsize="small",
+    )
     return ax
 
 
