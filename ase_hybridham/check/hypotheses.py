@@ -107,9 +107,10 @@ def geometries(atoms: Atoms, pairs: PairList) -> Iterator[Geometry]:
         )
 
 
-def program_orders(lmax: int) -> Iterator[Orbitals]:
+@cache
+def program_orders(lmax: int) -> tuple[Orbitals, ...]:
     """Orbitals in the order of one program, read as if they were another's, or converted backwards."""
-    tables = _tables(lmax)
+    tables, found = _tables(lmax), []
     seen: list[tuple[NDArray, ...]] = []
     advice = "read the files with the orbital order of the program that wrote them"
     for (read, ours), (right, theirs) in permutations(tables.items(), 2):
@@ -118,12 +119,13 @@ def program_orders(lmax: int) -> Iterator[Orbitals]:
             words = f"the orbitals stand in the order of {right} and were read in that of {read}"
             if all(_same(m, m.T) for m in matrices):
                 words += ", or the other way round"
-            yield Orbitals(words, advice, dict(enumerate(matrices)))
+            found.append(Orbitals(words, advice, dict(enumerate(matrices))))
     for name, table in tables.items():
         matrices = tuple(t @ t for t in table)
         if _is_new(matrices, seen):
             words = f"the orbitals stand in the order of {name} and were converted with the inverse permutation"
-            yield Orbitals(words, advice, dict(enumerate(matrices)))
+            found.append(Orbitals(words, advice, dict(enumerate(matrices))))
+    return tuple(found)
 
 
 def shell_orders(l: int) -> Iterator[Orbitals]:

@@ -14,7 +14,7 @@ from ase_hybridham.system import LCAOSystem
 
 __all__ = ["Spectrum", "special_points"]
 
-MOST_ORBITALS = 1500  # dense eigenproblems of more take minutes
+MOST_ORBITALS = 1500  # a dense eigenproblem of more takes longer than ten seconds
 WORK = 6e7  # k-points times orbitals^3: a quarter of a second
 MOST_K_POINTS = 150
 DENSITIES = (16.0, 8.0, 5.0, 3.0, 2.0, 1.0, 0.5)  # k-points per 1/angstrom, the first that is within WORK

@@ -23,6 +23,7 @@ def test_H_in_another_unit(sample, name, unit):
     report = check_system(scaled(sample(name), h=1 / UNITS[unit]))
     assert report["energy unit"].verdict == "failed"
     assert f"H is in {unit}" in report["electrons"].message
+    assert "level is in" not in report["electrons"].message
 
 
 @pytest.mark.parametrize("unit", UNITS.values())
@@ -41,6 +42,8 @@ def test_the_fermi_level_in_hartree(sample, name):
     finding = check_system(scaled(sample(name), level=1 / Hartree))["electrons"]
     assert finding.verdict == "failed"
     assert "the Fermi level is in hartree" in finding.message
+    assert "H is" not in finding.message
+    assert "H was" not in finding.message
 
 
 @pytest.mark.parametrize("name", ["graphene", "MoS2_monolayer", "Bi_bismuthene_soc"])
