@@ -1,12 +1,16 @@
 """Partners, hermiticity, norms and common pairs."""
 
+import shutil
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 
 from ase_hybridham.check import check_system
-from ase_hybridham.system import PairBlocks
+from ase_hybridham.errors import FormatError
+from ase_hybridham.io import read_deeph
+from ase_hybridham.system import PairBlocks, PairList
 
 
 def changed(blocks: PairBlocks, change) -> PairBlocks:
@@ -95,8 +99,6 @@ def test_lost_pairs_are_counted(sample):
     system = sample("bilayer_graphene_AB")
     pairs = system.pairs
     far = pairs.distances < 3.0
-    from ase_hybridham.system import PairList
-
     short = PairList.from_indices(system.atoms, pairs.i[far], pairs.j[far], pairs.shifts[far])
     cut = replace(
         system,
@@ -106,3 +108,12 @@ def test_lost_pairs_are_counted(sample):
     finding = check_system(cut)["range of pairs"]
     assert finding.verdict == "warning"
     assert "are missing" in finding.message
+
+
+def test_a_reverse_pair_that_a_file_lacks_is_named_by_the_reader(golden, tmp_path):
+    folder = shutil.copytree(golden / "openmx/graphene/deeph", tmp_path / "graphene")
+    for name in ("hamiltonians.h5", "overlaps.h5"):
+        with h5py.File(folder / name, "a") as file:
+            del file["[-1, 0, 0, 1, 2]"]
+    with pytest.raises(FormatError, match=r"\[1, 0, 0, 2, 1\]|reverse is missing"):
+        read_deeph(folder)
