@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import logging
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from ase_hybridham.check import Finding, Report, Verdict
     from ase_hybridham.system import LCAOSystem
 
+logger = logging.getLogger(__name__)
+
+EVERY = 30.0  # seconds between lines that tell how far the work is, where there is no bar
 MOST_NAMED = 20  # structures that are named one by one
 VERDICTS: "tuple[Verdict, ...]" = ("failed", "warning", "note", "ok", "skipped")
 ZERO = "zero of energy"
@@ -133,17 +138,24 @@ def _structures(sources: Sequence[str], format: str | None) -> dict[str, str]:
 
 
 def _results(checker: Checker, sources: Mapping[str, str], processes: int) -> Iterator[tuple[str, Result]]:
+    """Results in order, with a bar or lines of the log."""
     from tqdm import tqdm
 
-    from ase_hybridham.cli.parallel import ordered_results
+    from ase_hybridham.cli.parallel import WorkerError, ordered_results
 
-    names = list(sources)
-    with closing(ordered_results(checker, list(sources.values()), processes)) as results:
-        bar = tqdm(
-            results, total=len(names), desc="checking", unit="structure", disable=None if len(names) > 1 else True
-        )
-        for name, (_, result) in zip(names, bar, strict=True):
-            yield name, result
+    told = time.monotonic()
+    hidden = None if len(sources) > 1 else True
+    with tqdm(total=len(sources), desc="checking", unit="structure", disable=hidden) as bar:
+        try:
+            with closing(ordered_results(checker, list(sources.values()), processes)) as results:
+                for number, (name, (_, result)) in enumerate(zip(sources, results, strict=True), 1):
+                    yield name, result
+                    bar.update()
+                    if bar.disable and time.monotonic() - told > EVERY:
+                        logger.info("checking: %d of %d structures", number, len(sources))
+                        told = time.monotonic()
+        except WorkerError as error:
+            raise ChildProcessError(f"{error.item}: {error}") from None
 
 
 def _table(name: str, result: Result) -> Iterator[str]:

@@ -43,9 +43,10 @@ def test_bands_are_wrong_where_it_is_said(sample, name):
             assert ("bands are wrong" in message) == (moved > 1e-3), (words, moved)
 
 
-def test_down_up_as_the_conjugate_of_the_same_block(sample):
+@pytest.mark.parametrize("name", ["Bi_bismuthene_soc", "O2_spin_orbit"])
+def test_down_up_as_the_conjugate_of_the_same_block(sample, name):
     """What HamGNN's converter of OpenMX writes."""
-    bad = with_spin_blocks(sample("Bi_bismuthene_soc"), lambda uu, ud, du, dd: (uu, ud, ud.conj(), dd))
+    bad = with_spin_blocks(sample(name), lambda uu, ud, du, dd: (uu, ud, ud.conj(), dd))
     finding = check_system(bad)["H hermitian"]
     assert finding.verdict == "failed"
     assert "+conj(up-down) of the same block" in finding.message
