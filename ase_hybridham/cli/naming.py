@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io import format_of, formats
+from ase_hybridham.io import formats
 
 __all__ = ["name_structures", "source_of", "structures_below"]
 
@@ -37,7 +37,7 @@ def structures_below(
     """
     if format is not None and format not in formats():
         raise ValueError(f"--format: expected one of {', '.join(formats())}, got {format!r}")
-    recognised = formats()[format].sniff if format else format_of
+    candidates = [formats()[format]] if format else list(formats().values())
     found: list[Path] = []
     seen: dict[tuple[int, int], Path] = {}
     stack = [source]
@@ -48,8 +48,9 @@ def structures_below(
             first = seen.setdefault((status.st_dev, status.st_ino), path)
             if first is not path:
                 logger.info("%s: the same as %s, which is taken", path, first)
-            elif recognised(path):
-                found.append(path)
+            elif known := next((one for one in candidates if one.sniff(path)), None):
+                if path == source or not (known.is_second and known.is_second(path)):
+                    found.append(path)
             elif path.is_dir():
                 children = sorted(name for name in os.listdir(path) if not name.startswith("."))
                 stack.extend(path / name for name in reversed(children))

@@ -88,7 +88,7 @@ def load_structure(source: str | Path) -> tuple[Atoms, LCAOSystem | None]:
     if known is not None and known.read_atoms and known.holds_blocks and not known.holds_blocks(Path(source)):
         return known.read_atoms(Path(source)), None
     if known is not None:
-        system = known.read(Path(source))
+        system = read_system(source)
         return system.atoms.copy(), system
     if not Path(source).exists():
         raise FormatError(f"{source}: no such file or folder")

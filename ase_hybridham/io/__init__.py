@@ -91,7 +91,8 @@ def read_system(path: str | Path, format: str | None = None) -> LCAOSystem:
     Raises
     ------
     FormatError
-        If nothing is there, no format fits, or the content is not what the format promises.
+        If nothing is there, no format fits, both of DeepH's layouts lie there and none is named, or the content is not
+        what the format promises.
     ValueError
         If `format` is not a known name.
     """
@@ -104,4 +105,13 @@ def read_system(path: str | Path, format: str | None = None) -> LCAOSystem:
     if known is None:
         described = "; ".join(f"{f.name}: {f.description}" for f in _known())
         raise FormatError(f"{path}: no known format ({described}); name one if it should be readable")
+    if format is None:
+        _refuse_two(path, known)
     return known.read(path)
+
+
+def _refuse_two(path: Path, known: Format) -> None:
+    """Which of two H in one folder is the newer one, nothing tells."""
+    other = (f for f in _known() if f.sniff is not known.sniff and f.holds_blocks and f.holds_blocks(path))
+    if second := next(other, None):
+        raise FormatError(f"{path}: holds blocks of {known.name} and of {second.name}; name one of these formats")

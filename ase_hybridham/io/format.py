@@ -33,6 +33,8 @@ class Format:
         ``write(system, path, predicted=...)``: what `read` gives back; `predicted` says that a network made H.
     check_target : callable, optional
         ``check_target(path, atoms)``: the ValueError of `write` for a prediction of these atoms, before long work.
+    is_second : callable, optional
+        Whether beside a path that is recognised lies another that tells the same: in a folder both are one structure.
     """
 
     name: str
@@ -43,3 +45,4 @@ class Format:
     holds_blocks: Callable[[Path], bool] | None = None
     write: Callable[..., None] | None = None
     check_target: Callable[[Path, Atoms], None] | None = None
+    is_second: Callable[[Path], bool] | None = None

@@ -86,12 +86,20 @@ def read_siesta(path: str | Path) -> LCAOSystem:
 
 
 def _sniff(path: Path) -> bool:
-    # a run of TranSIESTA leaves both: in a folder they are one structure
-    suffix = path.suffix.upper()
-    return path.is_file() and (suffix == ".HSX" or (suffix == ".TSHS" and not path.with_suffix(".HSX").is_file()))
+    return path.is_file() and path.suffix.upper() in (".HSX", ".TSHS")
 
 
-FORMAT = Format("siesta", "SIESTA's <label>.HSX, or <label>.TSHS with <label>.ORB_INDX beside it", _sniff, read_siesta)
+def _is_second(path: Path) -> bool:
+    return path.suffix.upper() == ".TSHS" and path.with_suffix(".HSX").is_file()  # TranSIESTA leaves both
+
+
+FORMAT = Format(
+    "siesta",
+    "SIESTA's <label>.HSX, or <label>.TSHS with <label>.ORB_INDX beside it",
+    _sniff,
+    read_siesta,
+    is_second=_is_second,
+)
 
 
 @dataclass

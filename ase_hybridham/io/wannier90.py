@@ -51,14 +51,19 @@ def read_wannier90(path: str | Path) -> LCAOSystem:
 
 
 def _sniff(path: Path) -> bool:
-    # a folder may hold both for one model
-    name = path.name
-    alone = name.endswith(PLAIN) and not path.with_name(name.removesuffix(PLAIN) + TABLE).is_file()
-    return path.is_file() and (name.endswith(TABLE) or alone)
+    return path.is_file() and path.name.endswith((TABLE, PLAIN))
+
+
+def _is_second(path: Path) -> bool:
+    return path.name.endswith(PLAIN) and path.with_name(path.name.removesuffix(PLAIN) + TABLE).is_file()
 
 
 FORMAT = Format(
-    "wannier90", "Wannier90's <seedname>_tb.dat, with <seedname>_wsvec.dat beside it", _sniff, read_wannier90
+    "wannier90",
+    "Wannier90's <seedname>_tb.dat, with <seedname>_wsvec.dat beside it",
+    _sniff,
+    read_wannier90,
+    is_second=_is_second,
 )
 
 

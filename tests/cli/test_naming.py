@@ -21,7 +21,6 @@ def place(tmp_path, monkeypatch) -> Path:
     """An empty folder where all formats are one toy."""
     toy = Format("toy", "a file x.toy", recognised, lambda path: None)
     monkeypatch.setattr(naming, "formats", lambda: {"toy": toy})
-    monkeypatch.setattr(naming, "format_of", lambda path: toy if recognised(path) else None)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

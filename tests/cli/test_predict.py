@@ -354,7 +354,7 @@ def test_predictions_are_no_training_data_unnoticed(command_line: Callable, plac
     assert command_line("predict", "model.hham", "data.h5:a", "--format", "deeph", "-o", "set/a")[0] == 0
     status, _, err = command_line("convert", "set", "-o", "set.h5", "--valence", "C=4", "H=1")
     assert status == 0
-    assert "H is what a network predicted, no DFT: a" in err
+    assert "H is what a network predicted, no DFT: set" in err
 
 
 CASES = ["case1_C_spinless", "case2_MoS2_spinless", "case3_Bi_soc"]

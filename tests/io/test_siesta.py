@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from ase_hybridham.cli.naming import structures_below
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io import format_of, read_system
 from ase_hybridham.io.siesta import RYDBERG, read_siesta
@@ -129,9 +130,11 @@ def test_both_files_of_a_run_hold_the_same(samples):
     assert one.electrons == pytest.approx(other.electrons)
 
 
-def test_of_a_folder_with_both_only_one_is_recognised(samples):
-    assert format_of(samples / "Pt2_soc/Pt2.HSX").name == "siesta"
-    assert format_of(samples / "Pt2_soc/Pt2.TSHS") is None
+def test_of_a_folder_with_both_only_one_is_taken_but_each_can_be_named(samples):
+    both = [samples / "Pt2_soc/Pt2.HSX", samples / "Pt2_soc/Pt2.TSHS"]
+    assert [format_of(path).name for path in both] == ["siesta", "siesta"]
+    assert structures_below(samples / "Pt2_soc") == both[:1]
+    assert structures_below(both[1]) == both[1:]
 
 
 def write_hsx(system, path, parts, order="<", version=2):

@@ -8,6 +8,7 @@ import pytest
 
 from ase_hybridham import solve
 from ase_hybridham.cli import main
+from ase_hybridham.cli.naming import structures_below
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io import format_of, read_system
 from ase_hybridham.io.wannier90 import read_wannier90
@@ -76,8 +77,8 @@ def test_which_file_is_recognised(silicon, tmp_path):
     with pytest.raises(FormatError, match="write_tb = true"):
         read_system(tmp_path / "silicon_hr.dat")
     shutil.copy(silicon / TABLE, tmp_path)
-    assert format_of(tmp_path / "silicon_hr.dat") is None
-    assert len(read_wannier90(tmp_path / "silicon_hr.dat").atoms) == 4
+    assert structures_below(tmp_path) == [tmp_path / TABLE]
+    assert len(read_system(tmp_path / "silicon_hr.dat").atoms) == 4
 
 
 BROKEN = {
