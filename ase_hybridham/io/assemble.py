@@ -5,7 +5,7 @@ What a file does not tell, the periodic axes and the orbital radii, is inferred 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -97,14 +97,14 @@ def blocks_from_pairs(
     pairs: PairList,
     position: NDArray[np.int64],
     basis: Basis,
-    values: NDArray,
+    operators: Iterable[NDArray],
     program: str,
     *,
     unit: float = 1.0,
     spinor: bool = False,
     first: int = 1,
-) -> PairBlocks:
-    """Blocks in the order of a file to blocks of a pair list.
+) -> list[PairBlocks]:
+    """Blocks in the order of a file to blocks of a pair list, for operators that a file holds in one order.
 
     Parameters
     ----------
@@ -112,8 +112,9 @@ def blocks_from_pairs(
         As in `sorted_pairs`, which gives `pairs` and `position`.
     basis : Basis
         Shells in the program's order.
-    values : array, shape (n_values,)
-        The blocks as the file orders them, each row-major, orbitals in the order of `program`.
+    operators : iterable of arrays, shape (n_values,)
+        The blocks of each operator as the file orders them, row-major, orbitals in the order of `program`. An array
+        is no longer needed when the next is asked for.
     program : str
         A key of `system.orbitals.ORBITAL_ORDERS`.
     unit : float
@@ -125,28 +126,51 @@ def blocks_from_pairs(
     FormatError
         If the number of values is not that of the blocks, or a value is not finite.
     """
-    blocks = PairBlocks.zeros(pairs, basis, spinor=spinor, dtype=values.dtype)
-    starts = np.concatenate([[0], np.cumsum(np.diff(blocks.offsets)[position])])
-    if len(values) != starts[-1]:
-        raise FormatError(f"{where}: expected {starts[-1]} matrix elements in {len(pairs)} blocks, got {len(values)}")
+    orbitals = basis.sizes(pairs.numbers) * (1 + spinor)
+    sizes = orbitals[pairs.i] * orbitals[pairs.j]
+    starts = np.concatenate([[0], np.cumsum(sizes[position])])
     start_of = np.empty(len(pairs), dtype=np.int64)
     start_of[position] = starts[:-1]
-    total = values.dtype.type(0)
+    offsets = np.cumsum(sizes) - sizes
+    chunks = []
     for (a, b), rows in pairs.element_groups.items():
         place, sign = _conversion(program, basis[a].degrees, basis[b].degrees, spinor)
-        theirs = sliding_window_view(values, len(place))
-        ours = sliding_window_view(blocks.values, len(place), writeable=True)
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
-            for some in np.array_split(rows, len(rows) // BLOCKS_AT_ONCE + 1):
-                stack = np.take(theirs[start_of[some]], place, axis=1)
-                stack *= sign * unit
-                total += stack.sum()
-                ours[blocks.offsets[some]] = stack
-    if not np.isfinite(total) and not np.isfinite(blocks.values).all():
-        offset = int(np.flatnonzero(~np.isfinite(blocks.values))[0])
-        p = int(np.searchsorted(blocks.offsets, offset, side="right")) - 1
-        raise FormatError(f"{where}: block {block_name(pairs, p, first)}: expected finite numbers, got inf or nan")
-    return blocks
+        parts = np.array_split(rows, len(rows) // BLOCKS_AT_ONCE + 1)
+        chunks += [(start_of[some], offsets[some], place, sign * unit) for some in parts]
+    out: list[PairBlocks] = []
+    for values in operators:
+        if len(values) != starts[-1]:
+            raise FormatError(
+                f"{where}: expected {starts[-1]} matrix elements in {len(pairs)} blocks, got {len(values)}"
+            )
+        ours = np.empty(len(values), values.dtype)
+        total = _convert(values, ours, chunks)
+        blocks = out[0].with_values(ours) if out else PairBlocks(pairs, basis, ours, spinor)
+        if not np.isfinite(total) and not np.isfinite(ours).all():
+            offset = int(np.flatnonzero(~np.isfinite(ours))[0])
+            p = int(np.searchsorted(blocks.offsets, offset, side="right")) - 1
+            raise FormatError(f"{where}: block {block_name(pairs, p, first)}: expected finite numbers, got inf or nan")
+        out.append(blocks)
+    return out
+
+
+def _convert(values: NDArray, ours: NDArray, chunks: Sequence[tuple[NDArray, NDArray, NDArray, NDArray]]) -> Any:
+    """Move and multiply the blocks of every chunk: starts there, starts here, places, factors. Returns their sum."""
+    total = values.dtype.type(0)
+    with np.errstate(over="ignore", invalid="ignore"):  # the sum is not finite then
+        for there, here, place, factor in chunks:
+            n = len(place)
+            if not len(there):
+                continue
+            stack = sliding_window_view(values, n)[there]
+            stack *= factor
+            total += stack.sum()
+            if here[-1] - here[0] == n * (len(here) - 1):  # one after the other: no copy in between
+                target = ours[here[0] : here[-1] + n].reshape(-1, n)
+                np.take(stack, place, axis=1, out=target, mode="clip")  # "raise" would buffer
+            else:
+                sliding_window_view(ours, n, writeable=True)[here] = stack[:, place]
+    return total
 
 
 def block_name(pairs: PairList, p: int, first: int = 1) -> str:
@@ -317,13 +341,17 @@ def with_fitted_radii(basis: Basis, pairs: PairList) -> Basis:
 def _conversion(
     program: str, left: tuple[int, ...], right: tuple[int, ...], spinor: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Place among a program's numbers, and sign, of each of our elements of a block, shapes (n_elements,)."""
+    """Place of our elements of a block among a program's, and sign of each of the program's, shapes (n_elements,)."""
     rows, columns = ((1 + spinor) * sum(2 * l + 1 for l in degrees) for degrees in (left, right))
     number = np.arange(rows * columns).reshape(rows, columns)
-    place, sign = (
-        convert_orbitals(table, program, left, right, spinor=spinor) for table in (number, np.ones(number.shape))
+    place, ours = (
+        convert_orbitals(table, program, left, right, spinor=spinor).ravel()
+        for table in (number, np.ones(number.shape))
     )
-    return np.abs(place).ravel(), sign.ravel()
+    place = np.abs(place)
+    sign = np.empty_like(ours)
+    sign[place] = ours
+    return place, sign
 
 
 def check_table(where: str | Path, table: NDArray[np.int64], n_atoms: int, first: int = 1) -> None:

@@ -260,8 +260,8 @@ def _blocks(path: Path, head: Head, layout: Layout, *, spinful: bool) -> PairBlo
     stored = layout.read_blocks(path, head, spinful)
     pairs, position = sorted_pairs(path, head.atoms, stored.table, first=layout.first)
     return blocks_from_pairs(
-        path, pairs, position, head.basis, stored.values, layout.order, spinor=spinful, first=layout.first
-    )
+        path, pairs, position, head.basis, [stored.values], layout.order, spinor=spinful, first=layout.first
+    )[0]
 
 
 def _split_spin(blocks: PairBlocks) -> tuple[SpinKind, tuple[PairBlocks, ...]]:

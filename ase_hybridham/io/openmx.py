@@ -151,11 +151,8 @@ class _Frame:
 
     def operators(self, kind: str, unit: float = 1.0) -> list[PairBlocks]:
         """All operators of a kind, times a unit."""
-        where = self.file.path
-        return [
-            blocks_from_pairs(where, self.pairs, self.position, self.basis, values, "openmx", unit=unit)
-            for values in self.file.operators(kind)
-        ]
+        values = self.file.operators(kind)
+        return blocks_from_pairs(self.file.path, self.pairs, self.position, self.basis, values, "openmx", unit=unit)
 
 
 def _spinor(real: Sequence[PairBlocks], imaginary: Sequence[PairBlocks]) -> PairBlocks:

@@ -6,7 +6,8 @@ Block p of pair (i, j, R) is M[a, b] = <a of atom i, cell 0 | M | b of atom j, c
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -114,8 +115,11 @@ class PairBlocks:
             yield elements, rows, self.values[self.index(rows)]
 
     def with_values(self, values: NDArray) -> "PairBlocks":
-        """The same pairs and basis with other values."""
-        return replace(self, values=values)
+        """The same pairs and basis with other values; what is known of their places is kept."""
+        other = copy(self)
+        object.__setattr__(other, "values", values)
+        other.__post_init__()
+        return other
 
     def adjoint(self) -> "PairBlocks":
         """M^dagger: block (i, j, R) is the conjugate transpose of block (j, i, -R)."""

@@ -59,9 +59,11 @@ def test_order_of_blocks_and_orbitals_does_not_matter(program: str, spinor: bool
     order = np.random.default_rng(1).permutation(len(blocks.pairs))
     values = np.concatenate([to_program(blocks, program, p).ravel() for p in order])
     pairs, position = sorted_pairs("file", atoms, table_of(blocks.pairs)[order])
-    found = blocks_from_pairs("file", pairs, position, mixed_basis, values, program, spinor=spinor)
-    assert found.pairs.same_pairs(blocks.pairs)
-    np.testing.assert_array_equal(found.values, blocks.values)
+    twice = [values, 2 * values]
+    found = blocks_from_pairs("file", pairs, position, mixed_basis, twice, program, spinor=spinor, unit=0.5)
+    assert found[0].pairs.same_pairs(blocks.pairs)
+    np.testing.assert_array_equal(found[0].values, 0.5 * blocks.values)
+    np.testing.assert_array_equal(found[1].values, blocks.values)
 
 
 def sparse_of(blocks: PairBlocks, program: str, orbitals: Orbitals) -> dict[tuple[int, int, int], coo_array]:
@@ -162,12 +164,12 @@ def test_values_that_make_no_sense_are_named(mixed_basis: Basis) -> None:
     blocks, atoms = random_blocks(5, mixed_basis)
     pairs, position = sorted_pairs("file", atoms, table_of(blocks.pairs)[::-1])
     with pytest.raises(FormatError, match="matrix elements in"):
-        blocks_from_pairs("file", pairs, position, mixed_basis, blocks.values[1:], "house")
+        blocks_from_pairs("file", pairs, position, mixed_basis, [blocks.values[1:]], "house")
     values = np.concatenate([blocks.block(p).ravel() for p in range(len(pairs))[::-1]])
     values[0] = np.nan  # the file's first block is the last of the list
     last = [*pairs.shifts[-1].tolist(), int(pairs.i[-1]), int(pairs.j[-1])]
     with pytest.raises(FormatError) as caught:
-        blocks_from_pairs("file", pairs, position, mixed_basis, values, "house", first=0)
+        blocks_from_pairs("file", pairs, position, mixed_basis, [values], "house", first=0)
     assert f"block {last}: expected finite" in str(caught.value)
     size = int(mixed_basis.sizes(atoms.numbers).sum())
     with pytest.raises(FormatError, match=f"expected {size} x {size}"):
