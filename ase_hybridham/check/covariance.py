@@ -113,9 +113,8 @@ def strongest_bonds(blocks: PairBlocks, *, onsite: bool = False) -> list[Bonds]:
         place = np.empty(len(pairs), dtype=np.int64)
         first = np.searchsorted(pairs.i[order], pairs.i[order])
         place[order] = np.arange(len(pairs)) - first
-        # the self pair is the strongest of each atom
-        chosen = (place <= BONDS) & (norm > LEAST_BOND * norm.max(initial=0.0))
-        chosen[pairs.onsite] = False
+        # the self pair is the strongest of each atom; like two atoms in one place it has no direction
+        chosen = (place <= BONDS) & (norm > LEAST_BOND * norm.max(initial=0.0)) & (pairs.distances > 0)
     if sizes[chosen].sum() > MOST_NUMBERS:
         keep = np.random.default_rng(0).random(len(pairs)) < MOST_NUMBERS / sizes[chosen].sum()
         chosen &= keep

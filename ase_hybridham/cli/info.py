@@ -236,7 +236,7 @@ def _decay_text(content: Mapping[str, Any]) -> list[str]:
     for entry in content[quantity]:
         label = "on-site" if not entry["to_angstrom"] else f"{entry['from_angstrom']:.1f}-{entry['to_angstrom']:.1f} A"
         mean, median, largest = (entry[f"{key}{unit}"] for key in ("mean", "median", "max"))
-        decades = log10(max(mean, 1e-7)) + 6  # from 1e-6
+        decades = log10(min(max(mean, 1e-7), 1e9)) + 6  # from 1e-6
         bar = "#" * max(0, min(BAR, round(decades * BAR / 8)))
         lines.append(f"{label:>12} {mean:9.1e} {median:9.1e} {largest:9.1e} {bar}")
     return lines

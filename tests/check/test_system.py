@@ -16,6 +16,7 @@ from ase_hybridham.io import format_of
 from ase_hybridham.store import DataSet, is_data_set
 from ase_hybridham.symmetry import rotate_system
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList
+from tests.check.mistakes import moved
 from tests.io.structures import unpacked
 
 SAMPLES = (
@@ -124,3 +125,18 @@ def test_a_report_is_plain_json(sample):
     assert report.summary().startswith("ok")
     with pytest.raises(KeyError, match="S covariance"):
         report["no such check"]
+
+
+def test_atoms_in_one_place_are_named(sample):
+    system = sample("CH4_molecule")
+    positions = system.atoms.get_positions()
+    positions[2] = positions[1]
+    report = check_system(moved(system, positions))
+    assert "distances" in {finding.name for finding in report.failed}
+
+
+@pytest.mark.parametrize(("h", "s"), [(1.0, 0.0), (0.0, 1.0), (1e200, 1e200), (1e300, 1e-300)])
+def test_numbers_out_of_all_bounds_fail(sample, h, s):
+    system = sample("graphene")
+    report = check_system(replace(system, hamiltonian=(h * system.hamiltonian[0],), overlap=s * system.overlap))
+    assert report.failed
