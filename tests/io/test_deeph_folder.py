@@ -280,3 +280,16 @@ def test_deeply_nested_or_huge_json_is_no_crash(mixed_basis, tmp_path, kind):
         path.write_text(text)
         with pytest.raises(FormatError, match=r"info\.json"):
             read_system(tmp_path / "a")
+
+
+def test_a_folder_with_blocks_of_both_layouts_must_be_named(mixed_basis, tmp_path):
+    system = covariant_system(3, mixed_basis, "none")
+    write_deeph(system, tmp_path / "one")
+    write_deeph_dock(replace(system, hamiltonian=(system.hamiltonian[0] * 2,)), tmp_path / "two")
+    shutil.copy(tmp_path / "two/POSCAR", tmp_path / "one")
+    assert read_system(tmp_path / "one").provenance["format"] == "deeph"  # a structure beside the blocks is no second H
+    shutil.copy(tmp_path / "two/hamiltonian.h5", tmp_path / "one")
+    with pytest.raises(FormatError, match="blocks of deeph and of deeph-dock; name one"):
+        read_system(tmp_path / "one")
+    found = read_system(tmp_path / "one", "deeph").hamiltonian[0]
+    np.testing.assert_array_equal(found.values, system.hamiltonian[0].values)
