@@ -23,6 +23,7 @@ __all__ = ["check_energies"]
 
 POSITIVE = 1e-6  # smallest eigenvalue of S(k): below it digits of eigenvalues are lost; rich sets reach 1e-4
 SYMMETRIC = (1e-4, 1e-2)  # eV
+NOISE = 3e-9  # eV; what H of a converged run has of it, nearly dependent orbitals multiply by 1 / S
 
 POSITIVE_S, REVERSED, KRAMERS, ZERO = "S(k) positive", "e(k) = e(-k)", "Kramers pairs", "zero of energy"
 SOLVED = (ELECTRONS, UNIT, REVERSED)  # checks that need the bands
@@ -104,6 +105,7 @@ def _lower_half(energies: NDArray) -> NDArray:
 def _symmetry(spectrum: Spectrum, name: str, what: str, differences: NDArray) -> Finding:
     error = float(np.abs(differences).max(initial=0.0))
     warn, fail = SYMMETRIC
+    warn = max(warn, min(fail, NOISE / max(spectrum.smallest_overlap, 1e-9)))
     message = f"{what} at most {error:.1e} eV"
     if error <= warn:
         return Finding(name, "ok", message, error, "eV", fail)

@@ -103,11 +103,11 @@ def _range(system: LCAOSystem) -> Finding:
             f"pair {pair_name(system.operators[0], p)} is {pairs.distances[p]:.3f} A long, its two radii {reach[p]:.3f}"
         )
         return Finding(name, "warning", message, advice="check the lattice, R and the radii of the basis")
-    inside = reach - 2 * SAME_RADIUS
-    expected = _count_within(system, radius - SAME_RADIUS)
+    limit = _reach(system, radius - SAME_RADIUS)
+    expected = _count_within(system, limit)
     if expected is None:
         return Finding(name, "skipped", "too many pairs to count")
-    missing = expected - int((pairs.distances <= inside).sum())
+    missing = expected - int((pairs.distances <= limit[pairs.i, pairs.j]).sum())
     if missing > LACKING * expected:
         message = f"{missing} of {expected} pairs within the radii are missing"
         advice = "pairs are lost, or positions, lattice and R do not fit together"
@@ -115,8 +115,24 @@ def _range(system: LCAOSystem) -> Finding:
     return Finding(name, "ok", f"all pairs within the radii, {pairs.distances.max():.2f} A at most")
 
 
-def _count_within(system: LCAOSystem, radius: NDArray[np.float64]) -> int | None:
-    """Pairs within the radii whose R is at most one cell beyond those of the list, self pairs too; None if too many."""
+def _reach(system: LCAOSystem, radius: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Up to where all pairs are expected, shape (n_atoms, n_atoms): two radii, or as far as S where H goes further.
+
+    By projectors H connects some atoms, in some directions, that are farther apart than orbitals reach.
+    """
+    limit = radius[None] + radius[:, None]
+    if system.overlap is not None:
+        felt = largest_of_pairs(system.overlap) > 0
+        for (a, b), rows in system.pairs.element_groups.items():
+            if not felt[rows].all():
+                longest = system.pairs.distances[rows[felt[rows]]].max(initial=0.0) - SAME_RADIUS
+                some = np.ix_(system.atoms.numbers == a, system.atoms.numbers == b)
+                limit[some] = np.minimum(limit[some], longest)
+    return limit
+
+
+def _count_within(system: LCAOSystem, limit: NDArray[np.float64]) -> int | None:
+    """Pairs within limits whose R is at most one cell beyond those of the list, self pairs too; None if too many."""
     atoms, shifts = system.atoms, system.pairs.shifts
     most = np.abs(shifts).max(axis=0) + np.asarray(atoms.pbc)
     cells = np.stack(np.meshgrid(*(np.arange(-m, m + 1) for m in most), indexing="ij"), axis=-1).reshape(-1, 3)
@@ -124,7 +140,6 @@ def _count_within(system: LCAOSystem, radius: NDArray[np.float64]) -> int | None
         return None
     positions = atoms.get_positions()
     between = positions[None] - positions[:, None]
-    limit = radius[None] + radius[:, None]
     return sum(
         int((np.linalg.norm(between + translation, axis=-1) <= limit).sum()) for translation in cells @ atoms.cell.array
     )

@@ -140,3 +140,18 @@ def test_numbers_out_of_all_bounds_fail(sample, h, s):
     system = sample("graphene")
     report = check_system(replace(system, hamiltonian=(h * system.hamiltonian[0],), overlap=s * system.overlap))
     assert report.failed
+
+
+@pytest.mark.parametrize(("beyond", "verdict"), [(4.5, "ok"), (3.0, "warning")])
+def test_projectors_connect_some_atoms_beyond_the_orbitals(sample, beyond, verdict):
+    system = sample("graphene")
+    pairs = system.pairs
+    overlap = np.array(system.overlap.values)
+    overlap[system.overlap.index(np.flatnonzero(pairs.distances > 4.5))] = 0.0
+    kept = (pairs.distances <= beyond) | (np.abs(pairs.shifts[:, 0]) <= 1)
+    few = PairList.from_indices(system.atoms, pairs.i[kept], pairs.j[kept], pairs.shifts[kept])
+    operators = (system.hamiltonian[0], system.overlap.with_values(overlap))
+    hamiltonian, overlap = (operator.on_pairs(few) for operator in operators)
+    assert 0 < len(few) < len(pairs)
+    report = check_system(replace(system, hamiltonian=(hamiltonian,), overlap=overlap))
+    assert report["range of pairs"].verdict == verdict
