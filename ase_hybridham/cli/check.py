@@ -7,13 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ase_hybridham.check import Finding, Report, Verdict
-    from ase_hybridham.system import LCAOSystem
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +70,7 @@ class Checker:
 
     def __call__(self, source: str) -> Result:
         from ase_hybridham.check import check_system
+        from ase_hybridham.cli.reading import told_electrons
         from ase_hybridham.errors import HybridHamError
         from ase_hybridham.io import read_system
         from ase_hybridham.store import names_data_set, read_structure
@@ -80,16 +80,9 @@ class Checker:
             system = read_structure(source) if stored else read_system(source, self.format)
         except (HybridHamError, OSError) as error:
             return Result(error=" ".join(str(error).split()))
-        system = self._with_electrons(system)
+        system = told_electrons(system, self.valence)
         title = f"{system.atoms.symbols}, spin {system.spin}, {system.n_orbitals} orbitals"
         return Result(title, check_system(system))
-
-    def _with_electrons(self, system: "LCAOSystem") -> "LCAOSystem":
-        if not set(system.atoms.symbols) <= set(self.valence):
-            return system
-        electrons = sum(self.valence[symbol] for symbol in system.atoms.symbols)
-        provenance = {key: value for key, value in system.provenance.items() if key != "electrons"}
-        return replace(system, electrons=electrons, provenance=provenance)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from ase_hybridham.io import read_system
 from ase_hybridham.solve import with_electrons
 from ase_hybridham.system import LCAOSystem
 
-__all__ = ["Reader", "Reading", "Task"]
+__all__ = ["Reader", "Reading", "Task", "told_electrons"]
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,10 @@ class Reader:
         system = read_system(task.path, self.format)
         if not system.hamiltonian:
             raise FormatError(f"{task.path}: expected a Hamiltonian, got the overlap alone; was only S computed?")
-        report = check_system(system) if self.check else None
+        needed = {symbol: count for symbol, count in self.valence.items() if symbol in system.basis}
+        report = check_system(told_electrons(system, needed, task.electrons)) if self.check else None
         if report is not None and report.failed:
             raise FormatError(f"{task.path}: {report.summary()}; --no-check takes the data as they are")
-        needed = {symbol: count for symbol, count in self.valence.items() if symbol in system.basis}
         try:
             system = with_electrons(system, needed, task.electrons)
         except ValueError as error:
@@ -104,6 +104,16 @@ class Reader:
         overlap = None if system.overlap is None else blocks[n]
         slim = replace(system, hamiltonian=tuple(blocks[:n]), overlap=overlap, provenance=provenance)
         return Reading(slim, report)
+
+
+def told_electrons(system: LCAOSystem, valence: Mapping[str, float], electrons: float | None = None) -> LCAOSystem:
+    """The system with the electrons that a person tells, given or by valences of all its elements, for the checks."""
+    if electrons is None and set(system.atoms.symbols) <= set(valence):
+        electrons = sum(valence[symbol] for symbol in system.atoms.symbols)
+    if electrons is None:
+        return system
+    provenance = {key: value for key, value in system.provenance.items() if key != "electrons"}
+    return replace(system, electrons=electrons, provenance=provenance)
 
 
 class _Collector(logging.Handler):

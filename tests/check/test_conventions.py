@@ -56,6 +56,15 @@ def test_the_order_of_one_program_read_as_that_of_another(sample, read, right):
         assert called.get(read, read) in other
 
 
+def test_a_hypothesis_that_makes_it_less_wrong_is_no_explanation(sample):
+    system = sample("MoS2_monolayer")
+    places = system.atoms.get_positions()[[2, 1, 0]]  # a reflection, which SIESTA's signs would undo
+    assert "siesta" in explanation(conventions(moved(system, positions=places)))
+    places[0] += [0.05, 0.1, 0.05]
+    message = explanation(conventions(moved(system, positions=places)))
+    assert " if " not in message
+
+
 @pytest.mark.parametrize("name", [*GENERIC, "CH4_molecule"])
 def test_exchanged_p_orbitals(sample, name):
     message = explanation(conventions(of_degree(sample(name), 1, np.eye(3)[[2, 1, 0]])))
