@@ -23,7 +23,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 benchmarks: $(STAMP)
-	$(BIN)/python -m tests.benchmarks.store_read
+	$(BIN)/python -m tests.benchmarks.deeph_store
 	$(BIN)/python -m tests.benchmarks.scfout_read
 	$(BIN)/python -m tests.benchmarks.bloch_sum
 	$(BIN)/python -m tests.benchmarks.stage1_speed

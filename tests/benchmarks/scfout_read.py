@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ase_hybridham.io import read_deeph, read_openmx
 from ase_hybridham.io.openmx_band import HARTREE
 from ase_hybridham.system import LCAOSystem, orbital_order
-from tests.benchmarks.store_read import GOLDEN, repeated
+from tests.benchmarks.deeph_store import GOLDEN, repeated
 from tests.io.scfout import input_text, scfout
 
 REPEATS = 7
@@ -94,7 +94,7 @@ def main() -> float:
         if archive.is_file():
             path.write_bytes(gzip.decompress(archive.read_bytes()))
             compare("AB bilayer, OpenMX's own file", path)
-        system = repeated(read_deeph(GOLDEN), 5)
+        system = repeated(read_deeph(GOLDEN / "bilayer_graphene_AB/deeph"), 5)
         path.write_bytes(scfout(system, text=input_text(system).replace("C_own", "C6.0")))
         ratio = compare("AB bilayer 5 x 5", path)
     assert ratio >= AT_LEAST
