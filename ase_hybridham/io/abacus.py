@@ -23,7 +23,7 @@ from scipy.sparse import csr_array
 
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io.assemble import Orbitals, system_from_sparse
-from ase_hybridham.io.elements import element_of
+from ase_hybridham.io.atoms import checked_atoms, element_of
 from ase_hybridham.io.format import Format
 from ase_hybridham.io.text import numbers_in, read_text
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem
@@ -36,7 +36,6 @@ HAMILTONIANS = (("hrs1_nao.csr", "data-HR-sparse_SPIN0.csr"), ("hrs2_nao.csr", "
 OVERLAPS = ("srs1_nao.csr", "sr_nao.csr", "data-SR-sparse_SPIN0.csr", "SR.csr")
 LOGS = ("running_scf.log", "running_nscf.log", "running_get_s.log", "running_get_S.log")
 SPIN_FREE = 1e-7  # S of spinors must be 1 x S: files print 6 to 9 digits
-SMALLEST_CELL = 1e-8  # angstrom^3
 NUMBER = r"([-+]?\d[\d.]*(?:[eE][-+]?\d+)?)"
 
 Matrices = dict[tuple[int, int, int], csr_array]
@@ -206,10 +205,8 @@ def _atoms(path: Path, text: str, labels: list[str]) -> Atoms:
         positions = np.array([row[1:4] for row in rows], dtype=float).reshape(-1, 3)
     except ValueError:
         raise FormatError(f"{path}: lattice or coordinates: expected numbers") from None
-    if not (np.isfinite(cell).all() and np.isfinite(positions).all() and abs(np.linalg.det(cell)) > SMALLEST_CELL):
-        raise FormatError(f"{path}: expected three independent lattice vectors and finite coordinates")
-    symbols = [element_of(path, label) for label in labels]
-    return Atoms(symbols, positions @ cell if kind == "DIRECT" else length * positions, cell=cell)
+    positions = positions @ cell if kind == "DIRECT" else length * positions
+    return checked_atoms(path, [element_of(path, label) for label in labels], positions, cell)
 
 
 # -- matrices

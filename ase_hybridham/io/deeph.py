@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io import deeph_folder
 from ase_hybridham.io.assemble import FARTHEST_CELL
+from ase_hybridham.io.atoms import checked_atoms
 from ase_hybridham.io.deeph_folder import (
-    SMALLEST_CELL,
     Head,
     Layout,
     StoredBlocks,
@@ -82,8 +82,6 @@ def read_deeph_atoms(folder: str | Path) -> Atoms:
     cell = _numbers(folder / "lat.dat")
     if cell.shape != (3, 3):
         raise FormatError(f"{folder / 'lat.dat'}: expected 3 x 3 (vectors as columns), got {_by(cell)}")
-    if abs(np.linalg.det(cell)) < SMALLEST_CELL:
-        raise FormatError(f"{folder / 'lat.dat'}: the lattice vectors are linearly dependent")
     numbers = _atomic_numbers(folder / "element.dat")
     positions = _numbers(folder / "site_positions.dat")
     if positions.shape == (1, 3) and len(numbers) == 1:
@@ -92,7 +90,9 @@ def read_deeph_atoms(folder: str | Path) -> Atoms:
         raise FormatError(
             f"{folder / 'site_positions.dat'}: expected 3 x {len(numbers)} (atoms as columns), got {_by(positions)}"
         )
-    return Atoms(numbers, positions.T, cell=cell.T, pbc=True)
+    atoms = checked_atoms(folder / "lat.dat", numbers, positions.T, cell.T)
+    atoms.pbc = True
+    return atoms
 
 
 def holds_blocks(folder: str | Path) -> bool:

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from ase_hybridham.errors import FormatError
 from ase_hybridham.files import written_atomically
+from ase_hybridham.io import text
 from ase_hybridham.io.assemble import block_name, blocks_from_pairs, periodic_axes, sorted_pairs, with_fitted_radii
+from ase_hybridham.io.atoms import has_volume
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, SpinKind, orbital_order
 
 __all__ = [
-    "SMALLEST_CELL",
     "Head",
     "Layout",
     "StoredBlocks",
@@ -39,7 +40,6 @@ __all__ = [
     "write_folder",
 ]
 
-SMALLEST_CELL = 1e-8  # angstrom^3
 LARGEST = 1e300  # above it an integer is no float any more
 SAME_PLACE = 1e-5  # angstrom; a structure file of another program may print fewer digits
 
@@ -198,7 +198,7 @@ def write_folder(system: LCAOSystem, folder: str | Path, layout: Layout, *, pred
 def check_target(folder: str | Path, atoms: Atoms, layout: Layout, *, predicted: bool) -> None:
     """Raise the ValueError of `write_folder` that place or structure will cause, before long work."""
     folder = Path(folder)
-    if abs(np.linalg.det(atoms.cell.array)) < SMALLEST_CELL:
+    if not has_volume(atoms.cell.array):
         raise ValueError(f"{folder}: DeepH's folders need three independent cell vectors; put the atoms into a box")
     if not _is_filled(folder):
         return
@@ -333,12 +333,7 @@ def read_text(path: Path) -> str:
     FormatError
         If it is missing or no text.
     """
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FormatError(f"{path}: is missing; a structure folder needs it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path}: cannot be read as text ({error})") from error
+    return text.read_text(path, "a structure folder needs it")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from scipy.sparse import coo_array
 
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io.assemble import system_from_sparse
-from ase_hybridham.io.elements import element_of
+from ase_hybridham.io.atoms import checked_atoms, element_of, has_volume
 from ase_hybridham.io.format import Format
 from ase_hybridham.io.text import numbers_in, read_text
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, Shell
@@ -32,7 +32,6 @@ HARTREE = 27.2113845  # eV
 INDICES, OVERLAP, BASIS, GEOMETRY = "rs_indices.out", "rs_overlap.out", "basis-indices.out", "geometry.in"
 HAMILTONIAN, UP, DOWN = "rs_hamiltonian.out", "rs_hamiltonian_up.out", "rs_hamiltonian_dn.out"
 SWITCH = "run aims with output_rs_matrices plain"
-SMALLEST_CELL = 1e-8  # angstrom^3
 LARGEST_L = 6
 
 
@@ -89,14 +88,14 @@ def _atoms(path: Path) -> Atoms:
         raise FormatError(f"{path}: expected lattice_vector x y z, and atom or atom_frac x y z element") from None
     if any(line[0] == "empty" for line in lines):
         raise FormatError(f"{path}: empty sites, orbitals without an atom, are not read")
-    if cell.shape != (3, 3) or not places or not (np.isfinite(cell).all() and np.isfinite(given).all()):
-        raise FormatError(f"{path}: expected three lattice vectors and atoms, got {len(cell)} and {len(places)}")
-    if abs(np.linalg.det(cell)) < SMALLEST_CELL:
-        raise FormatError(f"{path}: the lattice vectors are linearly dependent")
+    if cell.shape != (3, 3) or not has_volume(cell) or not places or not np.isfinite(given).all():
+        raise FormatError(
+            f"{path}: expected three independent lattice vectors and atoms, got {len(cell)} and {len(places)}"
+        )
     fractional = np.array([kind == "atom_frac" for kind, _, _ in places])
     scaled = np.where(fractional[:, None], given, given @ np.linalg.inv(cell))
     scaled -= np.round(scaled)  # a fraction of 1/2 stays, within rounding, on the side where it was
-    return Atoms([element_of(path, label) for _, _, label in places], scaled @ cell, cell=cell)
+    return checked_atoms(path, [element_of(path, label) for _, _, label in places], scaled @ cell, cell)
 
 
 def _basis(path: Path, atoms: Atoms) -> Basis:

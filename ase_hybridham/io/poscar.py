@@ -15,10 +15,9 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from ase_hybridham.errors import FormatError
+from ase_hybridham.io.atoms import checked_atoms
 
 __all__ = ["format_poscar", "parse_poscar"]
-
-SMALLEST_CELL = 1e-8  # angstrom^3
 
 
 def parse_poscar(where: str, text: str) -> Atoms:
@@ -47,13 +46,13 @@ def parse_poscar(where: str, text: str) -> Atoms:
     coordinates = np.array([_numbers(where, lines, n + 1 + atom, 3) for atom in range(len(symbols))])
     factor = _factor(where, scale, cell)
     cell = cell * factor
-    if not SMALLEST_CELL <= abs(np.linalg.det(cell)) < np.inf:
-        raise FormatError(f"{where}: the lattice vectors are linearly dependent")
     mode = lines[n].strip()[:1].lower()
     if mode not in ("c", "k", "d"):
         raise FormatError(f"{where}: line {n + 1}: expected Direct or Cartesian, got {lines[n].strip()!r}")
     positions = coordinates @ cell if mode == "d" else coordinates * factor
-    return Atoms(symbols, positions, cell=cell, pbc=True)
+    atoms = checked_atoms(where, symbols, positions, cell)
+    atoms.pbc = True
+    return atoms
 
 
 def format_poscar(atoms: Atoms, comment: str) -> str:

@@ -24,7 +24,7 @@ from scipy.sparse import coo_array
 
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io.assemble import Orbitals, system_from_sparse
-from ase_hybridham.io.elements import element_of
+from ase_hybridham.io.atoms import checked_atoms, element_of
 from ase_hybridham.io.format import Format
 from ase_hybridham.io.fortran import Records
 from ase_hybridham.io.siesta_orbitals import BOHR, Species, read_orbital_table, whole_shells
@@ -33,7 +33,6 @@ from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairList, Shell
 __all__ = ["FORMAT", "read_siesta"]
 
 RYDBERG = 13.605693122994  # eV
-SMALLEST_CELL = 1e-8  # angstrom^3
 # Orbitals are normalized: an on-site S that is not 1 holds images of the atom. On the radial grids: found 1e-7.
 NORMALIZED = 1e-4
 NO_LEVEL = 1e30  # rydberg; SIESTA writes the largest number where it computed none
@@ -250,12 +249,9 @@ def _check_sizes(path: Path, n_atoms: int, n_orbitals: int, n_spins: int, nsc: S
 
 
 def _atoms(path: Path, cell: NDArray, positions: NDArray, labels: list[str]) -> Atoms:
-    vectors = BOHR * cell.reshape(3, 3)
-    if not (
-        np.isfinite(vectors).all() and np.isfinite(positions).all() and abs(np.linalg.det(vectors)) > SMALLEST_CELL
-    ):
-        raise FormatError(f"{path}: expected three independent lattice vectors and finite positions")
-    return Atoms([element_of(path, label) for label in labels], BOHR * positions, cell=vectors)
+    elements = [element_of(path, label) for label in labels]
+    with np.errstate(over="ignore"):
+        return checked_atoms(path, elements, BOHR * positions, BOHR * cell.reshape(3, 3))
 
 
 def _level(path: Path, fermi_level: float, electrons: float) -> tuple[float | None, float | None]:

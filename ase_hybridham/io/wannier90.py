@@ -9,12 +9,12 @@ center. Such a system has bands, a density of states and exports; a network cann
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io.assemble import FARTHEST_CELL, system_from_sparse
+from ase_hybridham.io.atoms import checked_atoms
 from ase_hybridham.io.format import Format
 from ase_hybridham.io.text import numbers_in, read_text
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem
@@ -23,7 +23,6 @@ __all__ = ["FORMAT", "read_wannier90"]
 
 TABLE, PLAIN, SPREAD = "_tb.dat", "_hr.dat", "_wsvec.dat"
 IMAGINARY = 1e-4  # eV; real functions keep less, by their last digits
-SMALLEST_CELL = 1e-8  # angstrom^3
 
 
 def read_wannier90(path: str | Path) -> LCAOSystem:
@@ -46,7 +45,7 @@ def read_wannier90(path: str | Path) -> LCAOSystem:
     spread = path.with_name(seed + SPREAD)
     elements = _spread(spread, shifts, hamiltonian.real) if spread.is_file() else _plain(shifts, hamiltonian.real)
     basis = Basis.of(AtomBasis.from_degrees("X", [0]), name="Wannier functions", orthogonal=True)
-    atoms = Atoms("X" * len(centers), centers, cell=cell)
+    atoms = checked_atoms(table, ["X"] * len(centers), centers, cell)
     return system_from_sparse(table, atoms, basis, [elements], None, "house", provenance={"format": FORMAT.name})
 
 
@@ -74,7 +73,7 @@ def _read_table(
     numbers = _numbers(path)
     head = numbers[:11]
     whole = len(head) == 11 and np.isfinite(head).all() and (head[9:] == np.round(head[9:])).all()
-    if not whole or head[9:].min() < 1 or abs(np.linalg.det(head[:9].reshape(3, 3))) < SMALLEST_CELL:
+    if not whole or head[9:].min() < 1:
         raise FormatError(f"{path}: expected a comment, three lattice vectors, num_wann, nrpts")
     n, n_shifts = int(head[9]), int(head[10])
     expected = 11 + n_shifts + n_shifts * (3 + 4 * n * n) + n_shifts * (3 + 8 * n * n)

@@ -111,7 +111,7 @@ BROKEN = {
     "fewer": (S, lambda t: t[: len(t) // 2].rsplit("\n", 1)[0], "elements as in rs_indices.out"),
     "nan": (H, lambda t: "nan\n" + t.split("\n", 1)[1], "finite"),
     "shell": ("basis-indices.out", lambda t: t.replace(" 1 -1\n", " 1 1\n", 1), "whole shell"),
-    "lattice": ("geometry.in", lambda t: t.replace("lattice_vector", "#", 1), "three lattice vectors"),
+    "lattice": ("geometry.in", lambda t: t.replace("lattice_vector", "#", 1), "independent lattice vectors"),
     "element": ("geometry.in", lambda t: re.sub(r"(atom .*) \w+\n", r"\1 Qq\n", t, count=1), "begins with an element"),
     "atom": ("geometry.in", lambda t: t + "atom 0 0 0 C\n", "has no orbitals"),
 }

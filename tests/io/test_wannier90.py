@@ -91,7 +91,7 @@ BROKEN = {
     "nan": (TABLE, lambda t: re.sub(r"0\.\d{8}E-02", "nan", t, count=1), "finite"),
     "complex": (TABLE, lambda t: re.sub(r"(\n    1    1 +\S+E\S+ +)\S+", r"\1 0.5", t, count=1), "complex"),
     "word": (TABLE, lambda t: t + "end\n", "expected numbers"),
-    "flat": (TABLE, lambda t: re.sub(r"(\n)(.*\n)(.*\n)", r"\1\2\2", t, count=1), "three lattice vectors"),
+    "flat": (TABLE, lambda t: re.sub(r"(\n)(.*\n)(.*\n)", r"\1\2\2", t, count=1), "independent lattice vectors"),
     "spread": (SPREAD, lambda t: t[: len(t) // 2].rsplit("\n", 8)[0] + "\n", "expected"),
     "spread R": (
         SPREAD,
