@@ -297,6 +297,8 @@ def test_files_that_are_no_data_set_are_refused(mixed_basis, tmp_path):
     system = random_system(mixed_basis, 0)
     with pytest.raises(FormatError, match="no such file"):
         DataSet(path)
+    with pytest.raises(FormatError, match="is a folder"):
+        DataSet(tmp_path)
     path.write_text("hello")
     for attempt in (lambda: DataSet(path), lambda: append_systems(path, [("a", system)])):
         with pytest.raises(FormatError, match="not a complete HDF5 file"):

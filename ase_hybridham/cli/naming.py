@@ -45,15 +45,17 @@ def structures_below(
         path = stack.pop()
         try:
             status = path.stat()
+            known = next((one for one in candidates if one.sniff(path)), None)
+            if known is None and not path.is_dir():
+                continue
             first = seen.setdefault((status.st_dev, status.st_ino), path)
             if first is not path:
                 logger.info("%s: the same as %s, which is taken", path, first)
-            elif known := next((one for one in candidates if one.sniff(path)), None):
-                if path == source or not (known.is_second and known.is_second(path)):
-                    found.append(path)
-            elif path.is_dir():
+            elif known is None:
                 children = sorted(name for name in os.listdir(path) if not name.startswith("."))
                 stack.extend(path / name for name in reversed(children))
+            elif path == source or not (known.is_second and known.is_second(path)):
+                found.append(path)
         except OSError as error:
             if path != source and error.errno in (errno.ENOENT, errno.ELOOP):  # a link to nothing
                 continue

@@ -276,6 +276,8 @@ def _readable(path: Path, what: str) -> Iterator[None]:
 
 def opened(path: Path) -> h5py.File:
     """The open file, known to be a data set of our schema."""
+    if path.is_dir():
+        raise FormatError(f"{path}: is a folder, a data set is a file")
     try:
         file = h5py.File(path)
     except FileNotFoundError:

@@ -75,6 +75,8 @@ def test_links_are_followed_once_and_loops_end(place):
     (place / "chosen/first").symlink_to(place / "data/a")
     (place / "chosen/second").symlink_to(place / "data/b/x.toy")
     assert names("", "chosen") == {"first": "chosen/first/x.toy"}  # a link called `second` is no toy
+    (place / "chosen/third.toy").symlink_to(place / "data/b/x.toy")
+    assert names("", "chosen") == {"first": "chosen/first/x.toy", "third": "chosen/third.toy"}  # though it comes first
 
 
 def test_folders_that_cannot_be_read_are_told(place, monkeypatch):
