@@ -132,11 +132,10 @@ def blocks_from_pairs(
     start_of = np.empty(len(pairs), dtype=np.int64)
     start_of[position] = starts[:-1]
     offsets = np.cumsum(sizes) - sizes
-    chunks = []
+    groups = []
     for (a, b), rows in pairs.element_groups.items():
         place, sign = _conversion(program, basis[a].degrees, basis[b].degrees, spinor)
-        parts = np.array_split(rows, len(rows) // BLOCKS_AT_ONCE + 1)
-        chunks += [(start_of[some], offsets[some], place, sign * unit) for some in parts]
+        groups.append((start_of[rows], offsets[rows], place, sign * unit))
     out: list[PairBlocks] = []
     for values in operators:
         if len(values) != starts[-1]:
@@ -144,7 +143,7 @@ def blocks_from_pairs(
                 f"{where}: expected {starts[-1]} matrix elements in {len(pairs)} blocks, got {len(values)}"
             )
         ours = np.empty(len(values), values.dtype)
-        total = _convert(values, ours, chunks)
+        total = _convert(values, ours, groups)
         blocks = out[0].with_values(ours) if out else PairBlocks(pairs, basis, ours, spinor)
         if not np.isfinite(total) and not np.isfinite(ours).all():
             offset = int(np.flatnonzero(~np.isfinite(ours))[0])
@@ -154,22 +153,23 @@ def blocks_from_pairs(
     return out
 
 
-def _convert(values: NDArray, ours: NDArray, chunks: Sequence[tuple[NDArray, NDArray, NDArray, NDArray]]) -> Any:
-    """Move and multiply the blocks of every chunk: starts there, starts here, places, factors. Returns their sum."""
+def _convert(values: NDArray, ours: NDArray, groups: Sequence[tuple[NDArray, NDArray, NDArray, NDArray]]) -> Any:
+    """Move and multiply blocks of one size each: starts there, starts here, places, factors. Returns their sum."""
     total = values.dtype.type(0)
     with np.errstate(over="ignore", invalid="ignore"):  # the sum is not finite then
-        for there, here, place, factor in chunks:
+        for there, here, place, factor in groups:
             n = len(place)
-            if not len(there):
-                continue
-            stack = sliding_window_view(values, n)[there]
-            stack *= factor
-            total += stack.sum()
-            if here[-1] - here[0] == n * (len(here) - 1):  # one after the other: no copy in between
-                target = ours[here[0] : here[-1] + n].reshape(-1, n)
-                np.take(stack, place, axis=1, out=target, mode="clip")  # "raise" would buffer
-            else:
-                sliding_window_view(ours, n, writeable=True)[here] = stack[:, place]
+            blocks, targets = sliding_window_view(values, n), sliding_window_view(ours, n, writeable=True)
+            for first in range(0, len(there), BLOCKS_AT_ONCE):
+                some = slice(first, first + BLOCKS_AT_ONCE)
+                stack, to = blocks[there[some]], here[some]
+                stack *= factor
+                total += stack.sum()
+                if to[-1] - to[0] == n * (len(to) - 1):  # one after the other: no copy in between
+                    target = ours[to[0] : to[-1] + n].reshape(-1, n)
+                    np.take(stack, place, axis=1, out=target, mode="clip")  # "raise" would buffer
+                else:
+                    targets[to] = stack[:, place]
     return total
 
 

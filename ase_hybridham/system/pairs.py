@@ -112,20 +112,23 @@ class PairList:
         if n_given and (min(given_i.min(), given_j.min()) < 0 or max(given_i.max(), given_j.max()) >= n_atoms):
             raise ValueError(f"pairs: expected atoms 0 to {n_atoms - 1}, got {given_i.min()} to {given_i.max()}")
         is_self = (given_i == given_j) & ~given_r.any(axis=1)
-        lacking = np.setdiff1d(np.arange(n_atoms), given_i[is_self])
+        lacking = np.flatnonzero(np.bincount(given_i[is_self], minlength=n_atoms) == 0)
         all_i, all_j = np.concatenate([given_i, lacking]), np.concatenate([given_j, lacking])
         all_r = np.concatenate([given_r, np.zeros((len(lacking), 3), dtype=np.int64)])
-        hopping = ~np.concatenate([is_self, np.ones(len(lacking), dtype=bool)])
-        order = np.lexsort((all_r[:, 2], all_r[:, 1], all_r[:, 0], all_j, all_i, hopping))
-        all_i, all_j, all_r = all_i[order], all_j[order], all_r[order]
-        same = (np.diff(all_i) == 0) & (np.diff(all_j) == 0) & ~np.diff(all_r, axis=0).any(axis=1)
-        if same.any():
-            p = int(np.flatnonzero(same)[0])
-            raise ValueError(f"pair {_name(all_i, all_j, all_r, p)}: stands twice")
-        reverse = _reverse_index(all_i, all_j, all_r, n_atoms)
-        if (reverse < 0).any():
-            p = int(np.flatnonzero(reverse < 0)[0])
-            raise ValueError(f"pair {_name(all_i, all_j, all_r, p)}: its reverse is missing")
+        forward, backward = _codes(all_i, all_j, all_r, n_atoms)
+        key = forward.copy()
+        key[forward == backward] -= np.iinfo(np.int64).max  # self pairs come first
+        order = np.argsort(key)
+        key, all_i, all_j, all_r = key[order], all_i[order], all_j[order], all_r[order]
+        same = np.flatnonzero(key[1:] == key[:-1])
+        if len(same):
+            raise ValueError(f"pair {_name(all_i, all_j, all_r, int(same[0]))}: stands twice")
+        reverse = np.arange(len(order))
+        wanted = backward[order[n_atoms:]]
+        reverse[n_atoms:] = n_atoms + np.searchsorted(key[n_atoms:], wanted).clip(max=max(len(wanted) - 1, 0))
+        lonely = np.flatnonzero(key[reverse[n_atoms:]] != wanted)
+        if len(lonely):
+            raise ValueError(f"pair {_name(all_i, all_j, all_r, n_atoms + int(lonely[0]))}: its reverse is missing")
         position = np.empty(len(order), dtype=np.int64)
         position[order] = np.arange(len(order))
         vectors = pair_vectors(atoms, all_i, all_j, all_r)
@@ -168,12 +171,15 @@ class PairList:
 
     def find(self, other: "PairList") -> NDArray[np.int64]:
         """Row in this list of every pair of `other`, shape (len(other),); -1 where it is not there."""
-        both = np.concatenate([_keys(self), _keys(other)])
-        _, index = np.unique(both, axis=0, return_inverse=True)
-        index = index.ravel()
-        row = np.full(len(both), -1, dtype=np.int64)
-        row[index[: len(self)]] = np.arange(len(self))
-        return row[index[len(self) :]]
+        n = len(self)
+        if not n:
+            return np.full(len(other), -1)
+        i, j = np.concatenate([self.i, other.i]), np.concatenate([self.j, other.j])
+        shifts = np.concatenate([self.shifts, other.shifts])
+        code, _ = _codes(i, j, shifts, max(self.n_atoms, other.n_atoms))
+        order = np.argsort(code[:n])
+        place = order[np.searchsorted(code[:n], code[n:], sorter=order).clip(max=n - 1)]
+        return np.where(code[place] == code[n:], place, -1)
 
     def same_pairs(self, other: "PairList") -> bool:
         """Whether both lists hold the same pairs of the same elements."""
@@ -287,21 +293,19 @@ def _reverse_index(i: NDArray, j: NDArray, shifts: NDArray, n_atoms: int) -> NDA
     """Row of (j, i, -R) for every pair, -1 where it is missing."""
     if not len(i):
         return np.empty(0, np.int64)
-    low = shifts.min() if len(shifts) else 0
-    reach = int(max(shifts.max(), -low)) + 1
+    forward, backward = _codes(i, j, shifts, n_atoms)
+    order = np.argsort(forward)
+    row = order[np.searchsorted(forward, backward, sorter=order).clip(max=len(i) - 1)]
+    return np.where(forward[row] == backward, row, -1)
+
+
+def _codes(i: NDArray, j: NDArray, shifts: NDArray, n_atoms: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A number for each pair, ascending with (i, j, R), and that of its reverse; equal for self pairs only."""
+    reach = max(-int(shifts.min(initial=0)), int(shifts.max(initial=0)))
     base = 2 * reach + 1
     if n_atoms**2 * base**3 >= 2**63:
-        raise ValueError(f"pairs: lattice shifts up to {reach - 1} are too far for {n_atoms} atoms; wrap them")
-
-    def encode(a: NDArray, b: NDArray, r: NDArray) -> NDArray[np.int64]:
-        code = a * n_atoms + b
-        for axis in range(3):
-            code = code * base + r[:, axis] + reach
-        return code
-
-    forward = encode(i, j, shifts)
-    backward = encode(j, i, -shifts)
-    order = np.argsort(forward, kind="stable")
-    place = np.searchsorted(forward, backward, sorter=order).clip(max=len(i) - 1)
-    row = order[place]
-    return np.where(forward[row] == backward, row, -1)
+        raise ValueError(f"pairs: lattice shifts up to {reach} are too far for {n_atoms} atoms; wrap them")
+    # R as one number between -half and half
+    cell = (shifts[:, 0] * base + shifts[:, 1]) * base + shifts[:, 2]
+    half = (base**3 - 1) // 2
+    return (i * n_atoms + j) * base**3 + half + cell, (j * n_atoms + i) * base**3 + half - cell
