@@ -177,6 +177,8 @@ def _kind(path: Path, number: int, text: str) -> tuple[str, int, list[int]]:
     count = re.search(r"number of atoms? for this type\s*=\s*(\d+)", text, flags=re.IGNORECASE)
     if label is None or count is None or not zetas:
         raise FormatError(f"{path}: atom type {number + 1}: expected a label, L=0, number of zeta = ... and the atoms")
+    if "empty" in label[1]:
+        raise FormatError(f"{path}: atoms {label[1]!r} are ghosts, orbitals without an atom; they are not read")
     if [int(l) for l, _ in zetas] != list(range(len(zetas))) or len(zetas) > 7 or any(len(n) > 3 for _, n in zetas):
         raise FormatError(f"{path}: atom type {number + 1}: expected L = 0, 1, ... up to 6, got {zetas}")
     shells = [int(l) for l, n in zetas for _ in range(int(n))]
