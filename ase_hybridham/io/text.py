@@ -21,7 +21,7 @@ def read_text(path: str | Path, advice: str = "") -> str:
     """
     path = Path(path)
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # Windows may put a mark in front
     except FileNotFoundError:
         raise FormatError(f"{path}: is missing{'; ' * bool(advice)}{advice}") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -293,3 +293,11 @@ def test_a_folder_with_blocks_of_both_layouts_must_be_named(mixed_basis, tmp_pat
         read_system(tmp_path / "one")
     found = read_system(tmp_path / "one", "deeph").hamiltonian[0]
     np.testing.assert_array_equal(found.values, system.hamiltonian[0].values)
+
+
+def test_a_byte_order_mark_does_not_matter(mixed_basis, tmp_path, kind):
+    kind.write(covariant_system(3, mixed_basis, "none"), tmp_path / "a")
+    for path in (tmp_path / "a").iterdir():
+        if path.suffix != ".h5":
+            path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert kind.read(tmp_path / "a").hamiltonian
