@@ -65,6 +65,8 @@ def structures_below(
                 raise
             unreadable(error)
     if not found:
+        if source.is_file() and any(one.sniff(source.parent) for one in candidates):
+            raise FormatError(f"{source}: holds no structure, its folder does; give that")
         wanted = "; ".join(f"{f.name}: {f.description}" for f in formats().values() if format in (None, f.name))
         raise FormatError(f"{source}: holds no structure; looked for {wanted}")
     return found

@@ -291,7 +291,9 @@ def opened(path: Path) -> h5py.File:
                 or read_word(file, "format") != FORMAT
                 or not isinstance(file.get("structures"), h5py.Group)
             ):
-                raise FormatError(f"{path}: an HDF5 file, but not a data set; make one with `hybridham convert`")
+                raise FormatError(
+                    f"{path}: an HDF5 file, but not a data set; `hybridham convert` makes one, of DeepH's whole folder"
+                )
             schema, spin = int(file.attrs["schema"]), read_word(file, "spin")
             if schema != SCHEMA:
                 raise FormatError(

@@ -125,3 +125,9 @@ def test_thousands_of_files_are_fast(place):
 def test_sources_are_seen_from_the_data_set(place):
     assert source_of(Path("runs/a/x.toy"), Path("sets/data.h5")) == "../runs/a/x.toy"
     assert source_of(place / "runs/a/x.toy", Path("data.h5")) == "runs/a/x.toy"
+
+
+def test_a_file_of_a_folder_that_is_a_structure_names_the_folder(place):
+    names("data/a/HS/ data/OUT.toy/h.h5")
+    with pytest.raises(FormatError, match=r"OUT\.toy/h\.h5: holds no structure, its folder does"):
+        structures_below(Path("data/OUT.toy/h.h5"))
