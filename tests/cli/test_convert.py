@@ -18,6 +18,7 @@ from ase_hybridham.check import Report as CheckReport
 from ase_hybridham.cli import parallel, reading
 from ase_hybridham.cli.provenance import mixed, provenance_counts
 from ase_hybridham.cli.source import kind_of, load_system, parse_valence
+from ase_hybridham.cli.splits import Index
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io import read_deeph, write_deeph
 from ase_hybridham.store import DataSet
@@ -231,6 +232,27 @@ def test_contradicting_electrons_name_the_structure(hybridham, golden, tmp_path)
     assert hybridham("convert", folder, "-o", out, "--split", index, "--valence", "C=4")[0] == 0
 
 
+def test_an_id_means_one_structure(hybridham, golden, tmp_path):
+    data, index = tmp_path / "data.h5", tmp_path / "index.json"
+    index.write_text(json.dumps([{"id": "deeph", "split": "train"}]))
+    for sample in ("graphene", "CH4_molecule"):
+        shutil.copytree(golden / "openmx" / sample / "deeph", tmp_path / sample / "deeph")
+    sources = [tmp_path / "graphene", tmp_path / "CH4_molecule"]
+    status, _, messages = hybridham("convert", *sources, "-o", data, "--split", index)
+    assert status == 2
+    assert "id deeph means graphene and CH4_molecule" in messages
+    index.write_text(json.dumps({"train": ["graphene/deeph"], "val": ["CH4_molecule/deeph"]}))
+    assert hybridham("convert", *sources, "-o", data, "--split", index)[0] == 0
+    with DataSet(data) as stored:
+        assert stored.splits == {"train": ["graphene"], "val": ["CH4_molecule"]}
+
+
+def test_a_whole_name_goes_before_the_end_of_another(tmp_path):
+    (tmp_path / "index.json").write_text('{"train": ["000"], "val": ["b/001"]}')
+    index = Index(str(tmp_path / "index.json"))
+    assert index.ids({"000": "a/000", "b/000": "b/000", "b/001": ""}) == {"000": "000", "b/001": "b/001"}
+
+
 def test_valences_are_solved_from_counts_of_different_compositions(hybridham, golden, tmp_path):
     raw, out = golden / "openmx", tmp_path / "data.h5"
     sources = [raw / "graphene/deeph", raw / "CH4_molecule/deeph", raw / "MoS2_monolayer/deeph"]
@@ -387,11 +409,22 @@ def test_several_processes_make_what_one_makes(hybridham, bilayers, tmp_path, mo
 def test_interrupted_and_killed_conversions_are_completed_by_another(hybridham, golden_bilayers, tmp_path):
     """Ctrl-C, which all processes get; then SIGKILL for the first alone."""
     out = tmp_path / "data.h5"
-    program = (
-        "import sys; from ase_hybridham.cli import main, parallel; parallel.START_UP = 0.0; "
-        f"sys.exit(main(['convert', {str(golden_bilayers)!r}, '-o', {str(out)!r}, '--valence', 'C=4', "
-        "'--no-check', '--processes', '2']))"
-    )
+    program = f"""
+import sys, time
+from contextlib import closing
+from ase_hybridham.cli import convert, main, parallel
+
+def slowly(*args, read=convert._read):  # else the work may be done before the signal comes
+    with closing(read(*args)) as systems:
+        for system in systems:
+            time.sleep(0.2)
+            yield system
+
+parallel.START_UP, convert._read = 0.0, slowly
+words = ["convert", {str(golden_bilayers)!r}, "-o", {str(out)!r}, "--valence", "C=4", "--no-check", "--processes", "2"]
+if __name__ == "__main__":
+    sys.exit(main(words))
+"""
     held = 0
     for kill in (signal.SIGINT, signal.SIGKILL):
         process = subprocess.Popen(
