@@ -108,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _system(args: argparse.Namespace, valence: dict[str, float]) -> "LCAOSystem":
     """H and S: predicted, or as they are stored."""
+    from ase_hybridham.cli.naming import only_structure
     from ase_hybridham.cli.source import kind_of, load_system
     from ase_hybridham.io import read_system
     from ase_hybridham.solve import with_electrons
@@ -126,7 +127,8 @@ def _system(args: argparse.Namespace, valence: dict[str, float]) -> "LCAOSystem"
             raise ValueError(f"{option} {value}: only a checkpoint takes one, {args.source} holds its own")
     if kind == "dataset":
         return _solvable(args.source, load_system(args.source, valence=valence))
-    system = _solvable(args.source, read_system(args.source, args.format))
+    path = args.source if args.format else only_structure(args.source)
+    system = _solvable(args.source, read_system(path, args.format))
     return with_electrons(system, valence) if valence else system  # else counted only if the level needs it
 
 
@@ -192,12 +194,13 @@ def _fermi_level(system: "LCAOSystem", mesh: list[int] | None) -> tuple[float, s
 
 
 def _reference(source: str) -> "BandReference | LCAOSystem":
+    from ase_hybridham.cli.naming import only_structure
     from ase_hybridham.cli.source import kind_of, load_system
     from ase_hybridham.io import read_openmx_band, read_system
 
     if Path(source).suffix.lower() == BAND_SUFFIX:
         return read_openmx_band(source)
-    system = load_system(source) if kind_of(source) == "dataset" else read_system(source)
+    system = load_system(source) if kind_of(source) == "dataset" else read_system(only_structure(source))
     return _solvable(source, system)
 
 

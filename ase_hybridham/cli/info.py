@@ -56,8 +56,8 @@ def describe(data: "DataSet") -> dict[str, Any]:
 
 def _content(source: str, format: str | None) -> "tuple[dict[str, Any], Decay, Decay | None]":
     """What a source holds in plain JSON types, and its statistics."""
-    from ase_hybridham.errors import FormatError
-    from ase_hybridham.io import format_of, read_system
+    from ase_hybridham.cli.naming import only_structure
+    from ase_hybridham.io import read_system
     from ase_hybridham.store import DataSet, is_data_set, names_data_set, read_structure
 
     path = Path(source)
@@ -66,9 +66,7 @@ def _content(source: str, format: str | None) -> "tuple[dict[str, Any], Decay, D
             with DataSet(path) as data:
                 return _describe(data)
         return _describe_system(source, read_structure(source))
-    if format is None and path.is_dir() and format_of(path) is None:
-        raise FormatError(f"{source}: a folder, but no structure; `hybridham convert` collects those below it")
-    return _describe_system(source, read_system(path, format))
+    return _describe_system(source, read_system(path if format else only_structure(path), format))
 
 
 def _describe(data: "DataSet") -> "tuple[dict[str, Any], Decay, Decay | None]":

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io import formats
+from ase_hybridham.io import format_of, formats
 
-__all__ = ["name_structures", "source_of", "structures_below"]
+__all__ = ["name_structures", "only_structure", "source_of", "structures_below"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,23 @@ def structures_below(
         wanted = "; ".join(f"{f.name}: {f.description}" for f in formats().values() if format in (None, f.name))
         raise FormatError(f"{source}: holds no structure; looked for {wanted}")
     return found
+
+
+def only_structure(source: str | Path) -> Path:
+    """The structure that a path means: itself, or the only one below a folder that is none.
+
+    Raises
+    ------
+    FormatError
+        If a folder holds none, or several.
+    """
+    path = Path(source)
+    if not path.is_dir() or format_of(path) is not None:
+        return path
+    found = structures_below(path)
+    if len(found) > 1:
+        raise FormatError(f"{source}: holds {len(found)} structures, such as {found[0]}; name one of them")
+    return found[0]
 
 
 def name_structures(found: Mapping[Path, Sequence[Path]]) -> dict[str, Path]:

@@ -9,6 +9,7 @@ from typing import Literal
 from ase import Atoms
 from ase.data import atomic_numbers
 
+from ase_hybridham.cli.naming import only_structure
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io import format_of, read_system
 from ase_hybridham.solve import with_electrons
@@ -39,7 +40,7 @@ def load_system(
     Parameters
     ----------
     source : str or Path
-        ``data.h5:NAME``, ``data.h5`` if it holds one structure, or what `io.read_system` reads.
+        ``data.h5:NAME``, ``data.h5`` if it holds one structure, what `io.read_system` reads, or a folder above one.
     format : str, optional
         A format of `io.formats`, where it should not be guessed.
     valence : mapping, optional
@@ -51,7 +52,8 @@ def load_system(
         If the source cannot be read, or does not say which structure is meant.
     """
     stored = format is None and names_data_set(source)
-    system = read_structure(source) if stored else read_system(source, format)
+    path = source if stored or format else only_structure(source)
+    system = read_structure(path) if stored else read_system(path, format)
     complete = with_electrons(system, valence)
     if complete.provenance.get("electrons") == "counted" and system.electrons is None:
         logger.warning(

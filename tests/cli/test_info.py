@@ -1,6 +1,7 @@
 """hybridham info: data sets, structures of any source, pictures, bad input."""
 
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -127,8 +128,8 @@ def test_bad_input_is_one_line(hybridham, golden, mixed, tmp_path):
         (tmp_path / "nowhere.h5",): "no such file",
         (tmp_path / "x.h5",): "x.h5: not a complete HDF5 file",
         (f"{mixed}:x",): "mixed.h5:x: expected one of 2 structures",
-        (tmp_path / "empty",): "empty: a folder, but no structure; `hybridham convert` collects those below it",
-        (golden / "openmx",): "openmx: a folder, but no structure",
+        (tmp_path / "empty",): "empty: holds no structure; looked for deeph",
+        (golden / "openmx",): "structures, such as ",
         (golden / "openmx/README.md",): "README.md: no known format",
         (golden / "openmx/graphene/deeph", "--format", "x"): "format: expected one of deeph",
         (mixed, "-o", tmp_path / "hist.xyz"): "hist.xyz: expected a suffix of",
@@ -149,3 +150,12 @@ def test_empty_data_sets_are_described(hybridham, mixed):
     status, text, _ = hybridham("info", mixed)
     assert status == 0
     assert "0 structures" in text
+
+
+@pytest.mark.parametrize("command", ["info", "bands"])
+def test_a_run_folder_means_the_structure_in_it(hybridham, golden, tmp_path, command):
+    (tmp_path / "run/deeper").mkdir(parents=True)
+    shutil.copy(golden / "openmx/H2O_across_boundary/openmx.scfout.gz", tmp_path / "run/deeper")
+    words = ["-o", tmp_path / "bands.png"] if command == "bands" else []
+    status, text, _ = hybridham(command, tmp_path / "run", "--json", *words)
+    assert (status, json.loads(text)["source" if command == "bands" else "path"]) == (0, str(tmp_path / "run"))
