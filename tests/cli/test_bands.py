@@ -1,6 +1,7 @@
 """hybridham bands: golden references, every kind of source, and bad input."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import ase.io
@@ -59,7 +60,9 @@ def model(monkeypatch, graphene, tmp_path):
 @pytest.mark.parametrize("sample", ["graphene", "MoS2_monolayer", "Bi_bismuthene_soc", "CH4_molecule"])
 def test_folder_has_the_bands_openmx_printed(hybridham, golden, sample):
     folder = golden / "openmx" / sample
-    status, text, _ = hybridham(folder / "deeph", "--reference", folder / "openmx.Band", "--json")
+    status, text, _ = hybridham(
+        folder / "deeph", "--reference", folder / "openmx.Band", "--json", "-o", tmp_path / "b.png"
+    )
     result = json.loads(text)
     assert status == 0
     assert sorted(result["reference"]) == ["aligned_max_eV", "aligned_mean_eV", "max_eV", "mean_eV", "window_eV"]
@@ -204,3 +207,14 @@ def test_bad_input_is_one_line_and_status_two(hybridham, model, graphene, tmp_pa
     assert message in err
     assert err.count("\n") == 1
     assert not (tmp_path / "bands.png").exists()
+
+
+def test_a_run_folder_means_the_structure_in_it(hybridham, golden, tmp_path):
+    folder = golden / "openmx/H2O_across_boundary"
+    (tmp_path / "run/deeper").mkdir(parents=True)
+    shutil.copy(folder / "openmx.scfout.gz", tmp_path / "run/deeper")
+    status, text, _ = hybridham(
+        "bands", tmp_path / "run", "--reference", folder / "openmx.Band", "--json", "-o", tmp_path / "b.png"
+    )
+    assert status == 0
+    assert json.loads(text)["reference"]["max_eV"] < 1e-6
