@@ -60,9 +60,7 @@ def model(monkeypatch, graphene, tmp_path):
 @pytest.mark.parametrize("sample", ["graphene", "MoS2_monolayer", "Bi_bismuthene_soc", "CH4_molecule"])
 def test_folder_has_the_bands_openmx_printed(hybridham, golden, sample):
     folder = golden / "openmx" / sample
-    status, text, _ = hybridham(
-        folder / "deeph", "--reference", folder / "openmx.Band", "--json", "-o", tmp_path / "b.png"
-    )
+    status, text, _ = hybridham(folder / "deeph", "--reference", folder / "openmx.Band", "--json")
     result = json.loads(text)
     assert status == 0
     assert sorted(result["reference"]) == ["aligned_max_eV", "aligned_mean_eV", "max_eV", "mean_eV", "window_eV"]
@@ -214,7 +212,7 @@ def test_a_run_folder_means_the_structure_in_it(hybridham, golden, tmp_path):
     (tmp_path / "run/deeper").mkdir(parents=True)
     shutil.copy(folder / "openmx.scfout.gz", tmp_path / "run/deeper")
     status, text, _ = hybridham(
-        "bands", tmp_path / "run", "--reference", folder / "openmx.Band", "--json", "-o", tmp_path / "b.png"
+        tmp_path / "run", "--reference", folder / "openmx.Band", "--json", "-o", tmp_path / "b.png"
     )
     assert status == 0
     assert json.loads(text)["reference"]["max_eV"] < 1e-6
