@@ -1,7 +1,10 @@
 """Files that are whole or not there: written under a temporary name, then renamed."""
 
 import os
+import re
+import socket
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +16,8 @@ __all__ = ["written_atomically"]
 def written_atomically(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends without an error.
 
+    What a process that was killed left there is removed by the next one that writes `path` on the same machine.
+
     Raises
     ------
     OSError
@@ -20,7 +25,9 @@ def written_atomically(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    ours = f".{path.name}.{zlib.crc32(socket.gethostname().encode()):08x}-"
+    _remove_abandoned(path.parent, ours, path.suffix)
+    handle, name = tempfile.mkstemp(prefix=f"{ours}{os.getpid()}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -31,3 +38,22 @@ def written_atomically(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(folder: Path, ours: str, suffix: str) -> None:
+    """Remove the temporaries of this machine's processes that are no more."""
+    left = re.compile(rf"{re.escape(ours)}(\d+)\.\w+{re.escape(suffix)}")
+    for name in os.listdir(folder):
+        found = left.fullmatch(name)
+        if found and not _is_running(int(found[1])):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True

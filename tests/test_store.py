@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import ase_hybridham
 from ase_hybridham.errors import FormatError
+from ase_hybridham.files import written_atomically
 from ase_hybridham.store import DataSet, append_systems, is_data_set, random_splits, set_splits
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList
 from tests.conftest import random_atoms
@@ -486,3 +487,38 @@ def test_real_bilayers_in_a_data_set(golden, golden_bilayers, tmp_path):
     # H stands on this grid already
     np.testing.assert_array_equal(again.hamiltonian[0].values, system.hamiltonian[0].values)
     np.testing.assert_allclose(again.overlap.values, system.overlap.values, rtol=0, atol=2.0**-26)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+def test_a_disk_that_is_full_is_told_in_one_line_and_what_was_there_stays(mixed_basis, tmp_path):
+    path = tmp_path / "data.h5"
+    system = random_system(mixed_basis, 0)
+    append_systems(path, [("a", system)])
+    assert path.stat().st_size < 400000
+    (tmp_path / "system").write_bytes(pickle.dumps(system))
+    script = """
+import pickle, resource, sys
+from ase_hybridham.store import append_systems
+resource.setrlimit(resource.RLIMIT_FSIZE, (500000, 500000))
+try:
+    append_systems("data.h5", [("b", pickle.load(open("system", "rb")))])
+except OSError as error:
+    sys.exit(str(error))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stderr == "[Errno 27] File too large: 'data.h5'\n"
+    assert sorted(os.listdir(tmp_path)) == ["data.h5", "system"]
+    assert list(DataSet(path)) == ["a"]
+
+
+def test_what_a_killed_process_left_is_removed_and_that_of_a_running_one_is_not(mixed_basis, tmp_path):
+    path = tmp_path / "data.h5"
+    with written_atomically(path) as temporary:
+        alive = temporary.with_name(temporary.name.replace(f"-{os.getpid()}.", f"-{os.getppid()}."))
+        dead = temporary.with_name(temporary.name.replace(f"-{os.getpid()}.", "-4999999."))  # above the largest pid
+        alive.touch()
+        dead.touch()
+        append_systems(path, [("a", random_system(mixed_basis, 0))])
+        assert temporary.exists()
+        assert alive.exists()
+        assert not dead.exists()

@@ -1,8 +1,12 @@
 """Writing a data set: a copy is extended and renamed over it, so that it is whole at any moment."""
 
+import errno
 import json
 import math
+import os
+import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +30,7 @@ CHECKED = ("v110", "v110")
 H_ROUNDING, S_ROUNDING = 2.0**-20, 2.0**-25  # of compact storage; eV and 1
 COPY_SHARE = 0.1  # of the time may be spent on copying
 LARGEST_CHUNK = 2**27  # numbers
+ROOM = 2**20  # bytes that HDF5 may still hold in memory, at least
 GZIP_LEVEL = 6  # a third of the time of 9, one per cent larger
 
 
@@ -168,6 +173,7 @@ def _extended(path: Path) -> Iterator[h5py.File]:
     """A copy of the data set, or a new one, open for writing; replaces the data set when the block ends well."""
     before = _identity(path)
     with written_atomically(path) as temporary:
+        _find_room(path)
         if before is None:
             with h5py.File(temporary, "w", libver=CHECKED) as file:
                 file.attrs.update({"format": text(FORMAT), "schema": SCHEMA, "spin": text("none")})
@@ -177,10 +183,33 @@ def _extended(path: Path) -> Iterator[h5py.File]:
         else:
             opened(path).close()
             shutil.copyfile(path, temporary)
-        with h5py.File(temporary, "r+", libver=CHECKED) as file:
+        with _writable(path, temporary) as file:
             yield file
         if _identity(path) != before:
             raise ValueError(f"{path}: another process has changed it meanwhile; run again")
+
+
+@contextmanager
+def _writable(path: Path, temporary: Path) -> Iterator[h5py.File]:
+    """The open file; where a disk is full, closing it fails once more, and with an error of another type."""
+    try:
+        with h5py.File(temporary, "r+", libver=CHECKED) as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        told = re.search(r"error message = '([^']+)'", str(error))
+        words = told[1] if told else getattr(error, "strerror", None) or error
+        raise OSError(f"{path}: cannot be written ({words}); what it held is still there") from error
+
+
+def _find_room(path: Path, n_bytes: int = 0) -> None:
+    """Raise OSError where so much more does not fit beside `path`: HDF5 may crash in the middle of a full disk."""
+    if hasattr(os, "posix_fallocate"):
+        with tempfile.TemporaryFile(dir=path.parent) as probe:
+            try:
+                os.posix_fallocate(probe.fileno(), 0, n_bytes + ROOM)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # others: not every disk can tell
+                    raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _fits(
@@ -200,7 +229,10 @@ def _check(path: Path, file: h5py.File, name: str, system: LCAOSystem) -> None:
     """Refuse what does not fit; otherwise make the head of the file fit the system."""
     structures = file["structures"]
     if not name or quote(name, safe="") in structures:
-        raise ValueError(f"{path}: a structure named {name!r} is already there; choose another name")
+        raise ValueError(
+            f"{path}: a structure named {name!r} is already there; choose another name, or run again if "
+            "another process has added it meanwhile"
+        )
     if not system.hamiltonian:
         raise ValueError(f"structure {name}: expected a Hamiltonian, got the overlap alone")
     if not system.atoms.numbers.all():
@@ -262,6 +294,7 @@ def _write(file: h5py.File, name: str, system: LCAOSystem, compact: bool) -> Non
         arrays["hamiltonian"] = _rounded(arrays["hamiltonian"], H_ROUNDING)
         if system.overlap is not None:
             arrays["overlap"] = _rounded(arrays["overlap"], S_ROUNDING)
+    _find_room(Path(file.filename), sum(array.nbytes for array in arrays.values()))
     group = file["structures"].create_group(quote(name, safe=""))
     for key, array in arrays.items():
         packed = {"compression": "gzip", "compression_opts": GZIP_LEVEL, "shuffle": True, "chunks": _chunks(array)}
