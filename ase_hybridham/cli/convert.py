@@ -235,12 +235,11 @@ def _tasks(
             found[source] = structures_below(source, format, unreadable)
         except FormatError as error:
             report.fail(str(source), str(error))
-    tasks = []
-    for name, path in name_structures(found).items() if found else ():
-        origin = source_of(path, output)
-        entry = index.id_of(name, origin) if index else None
-        tasks.append(Task(name, path, origin, index.electrons.get(entry) if index and entry else None))
-    return tasks
+    paths = name_structures(found) if found else {}
+    origins = {name: source_of(path, output) for name, path in paths.items()}
+    ids = index.ids(origins) if index else {}
+    electrons = {name: index.electrons.get(entry) for name, entry in ids.items()} if index else {}
+    return [Task(name, path, origins[name], electrons.get(name)) for name, path in paths.items()]
 
 
 def _new(tasks: "Sequence[Task]", output: Path, reader: "Reader", processes: int, report: Report) -> "list[Task]":

@@ -34,16 +34,34 @@ class Index:
         except (TypeError, KeyError, ValueError, AttributeError):
             raise FormatError(f"{path}: expected a list of objects with id and split, or split -> names") from None
 
-    def id_of(self, name: str, source: str = "") -> str | None:
-        """The id that means this structure.
+    def ids(self, structures: Mapping[str, str]) -> dict[str, str]:
+        """Name -> the id that means this structure, for those that have one.
 
         Parameters
         ----------
-        name : str
-            In the data set.
-        source : str
-            Its file or folder, if known.
+        structures : mapping
+            Name -> source, a file or folder, empty if unknown.
+
+        Raises
+        ------
+        ValueError
+            If an id is the end of several names and none of them itself.
         """
+        meant: dict[str, list[str]] = {}
+        for name, source in structures.items():
+            entry = self._id_of(name, source)
+            if entry is not None:
+                meant.setdefault(entry, []).append(name)
+        found = {}
+        for entry, names in meant.items():
+            whole = [name for name in names if entry in (name, structures[name])]
+            if len(whole or names) > 1:
+                several = " and ".join((whole or names)[:3])
+                raise ValueError(f"{self.path}: id {entry} means {several}; write longer ends of the names")
+            found[(whole or names)[0]] = entry
+        return found
+
+    def _id_of(self, name: str, source: str) -> str | None:
         for full in (name, source):
             parts = full.split("/")
             for start in range(len(parts)):
@@ -61,10 +79,8 @@ class Index:
             Name -> source, empty if unknown.
         """
         found: dict[str, list[str]] = {split: [] for split in dict.fromkeys(self.split.values())}
-        for name, source in structures.items():
-            entry = self.id_of(name, source)
-            if entry is not None:
-                found[self.split[entry]].append(name)
+        for name, entry in self.ids(structures).items():
+            found[self.split[entry]].append(name)
         if not any(found.values()):
             raise ValueError(
                 f"{self.path}: lists none of the structures, such as {next(iter(structures))}; "
