@@ -26,6 +26,7 @@ from pydantic.fields import FieldInfo
 
 from ase_hybridham.cli import main as hybridham
 from ase_hybridham.train import Phase2Config, PhaseConfig
+from ase_hybridham.train.config import read_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -106,7 +107,9 @@ def run(block: Block, namespace: dict[str, Any]) -> str:
         elif block.language == "bash":
             for line in commands(block):
                 words = shlex.split(line, comments=True)[1:]
-                words += SHORT if words[0] == "train" else []
+                if words[0] == "train":
+                    read_config(words[1])  # as the page has it
+                    words += SHORT
                 assert hybridham(words) == 0, line
     return out.getvalue()
 
