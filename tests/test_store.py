@@ -21,7 +21,15 @@ from hypothesis import strategies as st
 import ase_hybridham
 from ase_hybridham.errors import FormatError
 from ase_hybridham.files import written_atomically
-from ase_hybridham.store import DataSet, append_systems, is_data_set, random_splits, set_splits
+from ase_hybridham.store import (
+    DataSet,
+    append_systems,
+    is_data_set,
+    names_data_set,
+    random_splits,
+    read_structure,
+    set_splits,
+)
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList
 from tests.conftest import random_atoms
 from tests.io.mutations import assert_survives, mutants
@@ -522,3 +530,14 @@ def test_what_a_killed_process_left_is_removed_and_that_of_a_running_one_is_not(
         assert temporary.exists()
         assert alive.exists()
         assert not dead.exists()
+
+
+def test_a_structure_is_named_after_the_colon_whatever_the_file_is_called(mixed_basis, tmp_path):
+    system = random_system(mixed_basis, 0)
+    for file in ("data.h5", "my data", "a:b"):
+        path = tmp_path / file
+        append_systems(path, [("c:d.h5:e", system), ("f", system)])
+        assert names_data_set(f"{path}:c:d.h5:e")
+        assert_same(read_structure(f"{path}:c:d.h5:e"), system)
+    (tmp_path / "text").touch()
+    assert not names_data_set(f"{tmp_path / 'text'}:f")

@@ -174,7 +174,7 @@ class Report:
         zeros = Counter[str](head.potential_reference for head in heads.values())
         if len(zeros) > 1:
             self.mixed.append(f"the structures differ in the zero of energy: {counted(zeros)}")
-        self.mixed += [f"the same atoms: {', '.join(names)}" for names in _twins(data)]
+        self.mixed += [f"the same atoms: {_some(names)}" for names in _twins(data)]
 
     def checks(self) -> dict[str, Any] | None:
         """Plain JSON types: for every kind of finding the number of structures and the first of them."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -256,6 +257,10 @@ def _split_source(source: str | Path) -> tuple[Path, str | None]:
     """A path, and the name of a structure after a colon."""
     source = str(source)
     if not Path(source).exists():
+        for at in re.finditer(":", source):
+            file, name = source[: at.start()], source[at.end() :]
+            if name and Path(file).is_file():
+                return Path(file), name
         for suffix in SUFFIXES:
             path, colon, name = source.partition(f"{suffix}:")
             if colon and name:
