@@ -140,7 +140,7 @@ def _solvable(source: str, system: "LCAOSystem") -> "LCAOSystem":
         raise FormatError(f"{source}: holds S only; bands need H too")
     if system.overlap is None and not system.basis.orthogonal:
         raise FormatError(
-            f"{source}: holds no S, and its basis is not orthogonal; add it (a DeepH folder: overlaps.h5)"
+            f"{source}: holds no S, and its basis is not orthogonal; add it (overlaps.h5; DeepH-dock: overlap.h5)"
         )
     return system
 
