@@ -3,11 +3,24 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from ase import Atoms
 
 from ase_hybridham.system import Basis, LCAOSystem
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "check_numbers"]
+
+
+def check_numbers(engine: object, positive: Sequence[str], triples: Sequence[str]) -> None:
+    """Raise ValueError where a parameter that is given is no positive number, or no three positive integers."""
+    for name in positive:
+        value = getattr(engine, name)
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name}: expected a positive number, got {value}")
+    for name in triples:
+        value = getattr(engine, name)
+        if value is not None and (len(value) != 3 or not all(int(n) == n and n >= 1 for n in value)):
+            raise ValueError(f"{name}: expected three positive integers, got {value}")
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ from ase.units import Bohr
 from numpy.typing import NDArray
 
 from ase_hybridham.scf.box import Box, check_distances, k_mesh_of_length, shared_grids
+from ase_hybridham.scf.engine import check_numbers
 from ase_hybridham.scf.fourier import blocks_from_mesh, largest_beyond, least_k_mesh
 from ase_hybridham.solve import eigenvalues, fermi_level, gamma_mesh
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairList, Shell
@@ -82,14 +83,8 @@ class GPAWEngine:
             raise ValueError(f"xc: expected pbe or lda, got {self.xc!r}")
         if self.spin not in ("none", "collinear"):
             raise ValueError(f"spin: expected none or collinear, got {self.spin!r}")
-        for name in ("cutoff", "spacing", "k_length", "smearing", "vacuum", "conv_tol", "max_cycles"):
-            value = getattr(self, name)
-            if value is not None and not (np.isfinite(value) and value > 0):
-                raise ValueError(f"{name}: expected a positive number, got {value}")
-        for name in ("mesh", "kpts", "one_shot"):
-            value = getattr(self, name)
-            if value is not None and (len(value) != 3 or not all(int(n) == n and n >= 1 for n in value)):
-                raise ValueError(f"{name}: expected three positive integers, got {value}")
+        positive = ("cutoff", "spacing", "k_length", "smearing", "vacuum", "conv_tol", "max_cycles")
+        check_numbers(self, positive, ("mesh", "kpts", "one_shot"))
 
     @property
     def name(self) -> str:

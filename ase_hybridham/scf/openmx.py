@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ase_hybridham.io import read_openmx
 from ase_hybridham.io.openmx_input import BOHR, parse_species, shells_of
 from ase_hybridham.scf.box import Box, check_distances, k_mesh_of_length
+from ase_hybridham.scf.engine import check_numbers
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, SpinKind
 
 __all__ = ["OpenMXEngine"]
@@ -92,11 +93,8 @@ class OpenMXEngine:
             raise ValueError(f"xc: expected one of {', '.join(FUNCTIONALS)}, got {self.xc!r}")
         if self.spin not in SPINS or (self.spin_orbit and self.spin != "spinor"):
             raise ValueError(f"spin: expected one of {', '.join(SPINS)}, spinor with spin_orbit; got {self.spin!r}")
-        for name in ("energy_cutoff", "k_length", "temperature", "vacuum", "conv_tol", "max_cycles"):
-            if not (np.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
-        if self.kpts is not None and (len(self.kpts) != 3 or not all(int(n) == n and n >= 1 for n in self.kpts)):
-            raise ValueError(f"kpts: expected three positive integers, got {self.kpts}")
+        positive = ("energy_cutoff", "k_length", "temperature", "vacuum", "conv_tol", "max_cycles")
+        check_numbers(self, positive, ("kpts",))
 
     @property
     def name(self) -> str:

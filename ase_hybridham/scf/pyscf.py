@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ase_hybridham.overlap import overlap_from_basis
 from ase_hybridham.overlap.gaussian import gaussian_shells, require_pyscf
 from ase_hybridham.scf.box import Box, check_distances, grid_sizes, k_mesh_of_length, shared_grids
+from ase_hybridham.scf.engine import check_numbers
 from ase_hybridham.scf.fourier import least_k_mesh
 from ase_hybridham.scf.gth import PSEUDOPOTENTIALS, gth_basis, gth_pseudopotential, shell_occupations
 from ase_hybridham.scf.hoppings import hoppings
@@ -97,14 +98,8 @@ class PySCFEngine:
             raise ValueError(f"xc: expected one of {', '.join(FUNCTIONALS)}, got {self.xc!r}")
         if self.potential_reference not in (None, "vacuum", "cell_average"):
             raise ValueError(f"potential_reference: expected vacuum or cell_average, got {self.potential_reference!r}")
-        for name in ("cutoff", "ke_cutoff", "k_length", "smearing", "vacuum", "conv_tol", "max_cycles", "memory"):
-            value = getattr(self, name)
-            if value is not None and not (np.isfinite(value) and value > 0):
-                raise ValueError(f"{name}: expected a positive number, got {value}")
-        for name in ("mesh", "kpts", "one_shot"):
-            value = getattr(self, name)
-            if value is not None and (len(value) != 3 or not all(int(n) == n and n >= 1 for n in value)):
-                raise ValueError(f"{name}: expected three positive integers, got {value}")
+        positive = ("cutoff", "ke_cutoff", "k_length", "smearing", "vacuum", "conv_tol", "max_cycles", "memory")
+        check_numbers(self, positive, ("mesh", "kpts", "one_shot"))
 
     @property
     def name(self) -> str:

@@ -5,20 +5,18 @@ smaller than either, and a network that gave both would drown it in its error. A
 and splitting get scales of their own.
 """
 
-from dataclasses import dataclass, replace
 from functools import cached_property
 from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_hybridham.symmetry.coupling import ComponentTable, DirectSum, Part
+from ase_hybridham.symmetry.coupling import DirectSum, DoubledDirectSum
 
 __all__ = ["CollinearDirectSum"]
 
 
-@dataclass(frozen=True)
-class CollinearDirectSum(ComponentTable):
+class CollinearDirectSum(DoubledDirectSum):
     """Direct sum of a pair of blocks, up and down: the parts of (up + down) / sqrt(2), then of (up - down) / sqrt(2).
 
     Orthonormal: |up|^2 + |down|^2 = |h|^2.
@@ -29,48 +27,24 @@ class CollinearDirectSum(ComponentTable):
         l of the shells of the two atoms.
     """
 
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        DirectSum(self.rows, self.columns)  # checks both
-
     @cached_property
-    def orbital(self) -> DirectSum:
+    def half(self) -> DirectSum:
         """The direct sum of one spin."""
         return DirectSum(self.rows, self.columns)
-
-    @cached_property
-    def parts(self) -> tuple[Part, ...]:
-        """The parts of `orbital` twice."""
-        splitting = (replace(part, start=part.start + self.orbital.size) for part in self.orbital.parts)
-        return (*self.orbital.parts, *splitting)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Spins, and rows and columns of a block."""
-        return 2, *self.orbital.shape
-
-    @property
-    def size(self) -> int:
-        """Number of components, that of the elements of both blocks."""
-        return 2 * self.orbital.size
+        return 2, *self.half.shape
 
     def to_sum(self, blocks: NDArray) -> NDArray:
         """Components of blocks up and down, shape (..., 2, n_i, n_j) -> (..., size); keeps the dtype and the norm."""
         if blocks.shape[-3:] != self.shape:
             raise ValueError(f"blocks: expected (..., 2, {self.shape[1]}, {self.shape[2]}), got {blocks.shape}")
-        up, down = np.moveaxis(self.orbital.to_sum(blocks), -2, 0)
+        up, down = np.moveaxis(self.half.to_sum(blocks), -2, 0)
         return np.concatenate([up + down, up - down], axis=-1) * sqrt(0.5)
 
     def to_blocks(self, components: NDArray) -> NDArray:
         """Blocks up and down, shape (..., size) -> (..., 2, n_i, n_j); inverse of `to_sum`."""
-        if components.shape[-1:] != (self.size,):
-            raise ValueError(f"components: expected (..., {self.size}), got {components.shape}")
-        mean, splitting = np.split(components, 2, axis=-1)
-        return self.orbital.to_blocks(np.stack([mean + splitting, mean - splitting], axis=-2)) * sqrt(0.5)
-
-    def partner(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Where hermiticity finds the components of the reverse pair, as `DirectSum.partner`."""
-        index, sign = self.orbital.partner()
-        return np.concatenate([index, index + len(index)]), np.concatenate([sign, sign])
+        mean, splitting = self.halves(components)
+        return self.half.to_blocks(np.stack([mean + splitting, mean - splitting], axis=-2)) * sqrt(0.5)

@@ -7,9 +7,10 @@ m order of L.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from math import factorial, sqrt
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,6 +135,52 @@ class ComponentTable:
     def natural(self) -> NDArray[np.bool_]:
         """Whether the part of a component has the parity (-1)^degree, shape (size,)."""
         return np.array([part.natural for part in self.parts])[self.part_of]
+
+
+@dataclass(frozen=True)
+class DoubledDirectSum(ComponentTable):
+    """A direct sum twice over: a second half with the parts of the first.
+
+    Parameters
+    ----------
+    rows, columns : tuple of int
+        l of the shells of the two atoms, without spin.
+    """
+
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    partner_sign: ClassVar[float] = 1.0  # of the second half under hermiticity
+
+    def __post_init__(self) -> None:
+        _ = self.half  # checks both
+
+    @property
+    def half(self) -> Any:
+        """The direct sum of one half."""
+        raise NotImplementedError
+
+    @cached_property
+    def parts(self) -> tuple[Any, ...]:
+        """The parts of `half` twice."""
+        second = (replace(part, start=part.start + self.half.size) for part in self.half.parts)
+        return (*self.half.parts, *second)
+
+    @property
+    def size(self) -> int:
+        """Number of components."""
+        return 2 * int(self.half.size)
+
+    def halves(self, components: NDArray) -> tuple[NDArray, NDArray]:
+        """Components of the two halves, shape (..., size) -> (..., size / 2) each."""
+        if components.shape[-1:] != (self.size,):
+            raise ValueError(f"components: expected (..., {self.size}), got {components.shape}")
+        first, second = np.split(components, 2, axis=-1)
+        return first, second
+
+    def partner(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Where hermiticity finds the components of the reverse pair, as the `partner` of `half`."""
+        index, sign = self.half.partner()
+        return np.concatenate([index, index + len(index)]), np.concatenate([sign, self.partner_sign * sign])
 
 
 @dataclass(frozen=True)

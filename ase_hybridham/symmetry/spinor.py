@@ -6,14 +6,14 @@ a non-magnetic system they are real. Under a rotation h_0 is a scalar and (h_x, 
 vector in spin space. Letters: s, t spin; q quaternion part (0, x, y, z); a, b orbitals.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from math import sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ase_hybridham.symmetry.coupling import ComponentTable, DirectSum, Part, clebsch_gordan
+from ase_hybridham.symmetry.coupling import ComponentTable, DirectSum, DoubledDirectSum, Part, clebsch_gordan
 from ase_hybridham.symmetry.wigner import proper_part
 from ase_hybridham.system import PairBlocks
 
@@ -224,8 +224,7 @@ class SpinorDirectSum(ComponentTable):
         return start[reverse.part_of] + reverse.order + reverse.degree, sign[reverse.part_of]
 
 
-@dataclass(frozen=True)
-class MagneticDirectSum(ComponentTable):
+class MagneticDirectSum(DoubledDirectSum):
     """Direct sum of any spinor blocks as real numbers: the parts even under time reversal, then the odd ones.
 
     Components are the real and then the imaginary parts of those of `SpinorDirectSum`; orthonormal.
@@ -236,52 +235,27 @@ class MagneticDirectSum(ComponentTable):
         l of the shells of the two atoms, without spin.
     """
 
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        DirectSum(self.rows, self.columns)  # checks both
+    partner_sign = -1.0  # complex conjugation
 
     @cached_property
-    def even(self) -> SpinorDirectSum:
+    def half(self) -> SpinorDirectSum:
         """The half without magnetism."""
         return SpinorDirectSum(self.rows, self.columns)
-
-    @cached_property
-    def parts(self) -> tuple[SpinorPart, ...]:
-        """The parts of `even` twice."""
-        odd = (replace(part, start=part.start + self.even.size) for part in self.even.parts)
-        return (*self.even.parts, *odd)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of a spinor block."""
-        return self.even.shape
-
-    @property
-    def size(self) -> int:
-        """Number of components: two for each element of a spinor block."""
-        return 2 * self.even.size
+        return self.half.shape
 
     def to_sum(self, blocks: NDArray) -> NDArray[np.float64]:
         """Components of spinor blocks, shape (..., 2 n_i, 2 n_j) -> (..., size)."""
-        h = self.even.to_sum(blocks)
+        h = self.half.to_sum(blocks)
         return np.concatenate([h.real, h.imag], axis=-1)
 
     def to_blocks(self, components: NDArray) -> NDArray:
         """Spinor blocks of components, shape (..., size) -> (..., 2 n_i, 2 n_j); inverse of `to_sum`."""
-        if components.shape[-1:] != (self.size,):
-            raise ValueError(f"components: expected (..., {self.size}), got {components.shape}")
-        even, odd = np.split(components, 2, axis=-1)
-        return self.even.to_blocks(even + 1j * odd)
-
-    def partner(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Where hermiticity finds the components of the reverse pair, as `SpinorDirectSum.partner`.
-
-        ``h_ji = sign * h_ij[index]``: complex conjugation is part of the sign.
-        """
-        index, sign = self.even.partner()
-        return np.concatenate([index, index + len(index)]), np.concatenate([sign, -sign])
+        even, odd = self.halves(components)
+        return self.half.to_blocks(even + 1j * odd)
 
 
 def _components(start: int, L: int) -> slice:

@@ -21,6 +21,11 @@ INDICES, S, H, UP, DOWN = (
 )
 
 
+def aims_sign(m: int) -> int:
+    """Of FHI-aims's orbital m against ours."""
+    return -1 if m > 0 and m % 2 else 1
+
+
 def write_aims(system, folder, moved=0):
     """The files as plain loops; `moved` displaces atoms by lattice vectors that aims takes back."""
     folder.mkdir(parents=True)
@@ -40,8 +45,7 @@ def write_aims(system, folder, moved=0):
     operators = {S: system.overlap}
     names = [H] if system.spin == "none" else [UP, DOWN]
     operators |= {name: blocks * (1 / HARTREE) for name, blocks in zip(names, system.hamiltonian, strict=True)}
-    sign = lambda m: -1 if m > 0 and m % 2 else 1  # noqa: E731
-    dense = {name: reordered(b, lambda l: list(range(-l, l + 1)), sign) for name, b in operators.items()}
+    dense = {name: reordered(b, lambda l: list(range(-l, l + 1)), aims_sign) for name, b in operators.items()}
     cells = list(dense[S])
     first = np.zeros((len(cells) + 1, n), int)
     last = np.full_like(first, -1)

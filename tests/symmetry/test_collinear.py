@@ -48,7 +48,7 @@ def test_every_part_turns_by_its_own_degree(shells, det):
     R = det * Rotation.random(random_state=1).as_matrix()
     left, right = (orbital_rotation(degrees, R) for degrees in shells)
     turned, h = direct.to_sum(left @ blocks @ right.T), direct.to_sum(blocks)
-    assert len(direct.parts) == 2 * len(direct.orbital.parts)
+    assert len(direct.parts) == 2 * len(direct.half.parts)
     for part in direct.parts:
         parity = 1 if part.natural else det
         expected = parity * h[:, part.components] @ wigner_D(part.L, R).T

@@ -178,7 +178,7 @@ class TestMagneticDirectSum:
         R = det * Rotation.random(random_state=1).as_matrix()
         left, right = (orbital_rotation(degrees, R, spinor=True) for degrees in (rows, columns))
         turned, h = direct.to_sum(left @ blocks @ right.conj().T), direct.to_sum(blocks)
-        assert len(direct.parts) == 2 * len(direct.even.parts)
+        assert len(direct.parts) == 2 * len(direct.half.parts)
         for part in direct.parts:
             parity = 1 if part.natural else det
             expected = parity * h[:, part.components] @ wigner_D(part.J, R).T
