@@ -1,11 +1,12 @@
 """What is an LCAO operator made of? Bases, pairs of atoms, blocks over pairs, and the system that holds them."""
 
-from ase_hybridham.system.basis import AtomBasis, Basis, GaussianRadial, Shell
+from ase_hybridham.system.basis import AtomBasis, Basis, Shell
 from ase_hybridham.system.blocks import PairBlocks
 from ase_hybridham.system.decay import Decay, DecayRow
 from ase_hybridham.system.lcao import LCAOSystem, SpinKind
 from ase_hybridham.system.orbitals import ORBITAL_ORDERS, convert_orbitals, orbital_order
 from ase_hybridham.system.pairs import PairList
+from ase_hybridham.system.radial import GaussianRadial, Radial, SampledRadial
 
 __all__ = [
     "ORBITAL_ORDERS",
@@ -17,6 +18,8 @@ __all__ = [
     "LCAOSystem",
     "PairBlocks",
     "PairList",
+    "Radial",
+    "SampledRadial",
     "Shell",
     "SpinKind",
     "convert_orbitals",

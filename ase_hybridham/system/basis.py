@@ -14,32 +14,9 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["AtomBasis", "Basis", "GaussianRadial", "Shell"]
+from ase_hybridham.system.radial import Radial, radial_from_dict, radial_to_dict
 
-
-@dataclass(frozen=True)
-class GaussianRadial:
-    """A contraction of Gaussians r^l sum_c coefficient_c exp(-exponent_c r^2).
-
-    Parameters
-    ----------
-    exponents : tuple of float
-        In bohr^-2.
-    coefficients : tuple of float
-        Of normalized primitives; the contraction is normalized when it is evaluated.
-    """
-
-    exponents: tuple[float, ...]
-    coefficients: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.exponents) != len(self.coefficients) or not self.exponents:
-            raise ValueError(
-                f"Gaussian contraction: expected as many coefficients as exponents, "
-                f"got {len(self.coefficients)} and {len(self.exponents)}"
-            )
-        if min(self.exponents) <= 0:
-            raise ValueError(f"Gaussian contraction: exponents must be positive, got {self.exponents}")
+__all__ = ["AtomBasis", "Basis", "Shell"]
 
 
 @dataclass(frozen=True)
@@ -52,13 +29,13 @@ class Shell:
         Angular momentum.
     label : str
         For people, e.g. ``"2p"``.
-    radial : GaussianRadial, optional
+    radial : GaussianRadial or SampledRadial, optional
         The radial function, needed only where overlaps are computed.
     """
 
     l: int
     label: str = ""
-    radial: GaussianRadial | None = None
+    radial: Radial | None = None
 
     def __post_init__(self) -> None:
         if self.l < 0:
@@ -232,24 +209,13 @@ class Basis:
         return {
             "name": self.name,
             "orthogonal": self.orthogonal,
-            "atoms": [
-                {
-                    "symbol": atom.symbol,
-                    "valence": atom.valence,
-                    "cutoff": atom.cutoff,
-                    "shells": [_shell_to_dict(shell) for shell in atom.shells],
-                }
-                for atom in self.atoms.values()
-            ],
+            "atoms": [_atom_to_dict(atom) for atom in self.atoms.values()],
         }
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> "Basis":
         """The basis that `to_dict` described."""
-        atoms = [
-            AtomBasis(a["symbol"], tuple(_shell_from_dict(s) for s in a["shells"]), a["valence"], a["cutoff"])
-            for a in entry["atoms"]
-        ]
+        atoms = [_atom_from_dict(atom) for atom in entry["atoms"]]
         return cls.of(*atoms, name=entry["name"], orthogonal=entry["orthogonal"])
 
 
@@ -269,17 +235,17 @@ def _merged_atom(first: AtomBasis, second: AtomBasis) -> AtomBasis:
     return AtomBasis(first.symbol, with_radial.shells, valence, max(cutoffs, default=None))
 
 
-def _shell_to_dict(shell: Shell) -> dict[str, Any]:
-    entry: dict[str, Any] = {"l": shell.l, "label": shell.label}
-    if shell.radial is not None:
-        entry["gaussians"] = {
-            "exponents": list(shell.radial.exponents),
-            "coefficients": list(shell.radial.coefficients),
-        }
-    return entry
+def _atom_to_dict(atom: AtomBasis) -> dict[str, Any]:
+    meshes: list[str] = []
+    shells = [
+        {"l": shell.l, "label": shell.label, **(radial_to_dict(shell.radial, meshes) if shell.radial else {})}
+        for shell in atom.shells
+    ]
+    entry = {"symbol": atom.symbol, "valence": atom.valence, "cutoff": atom.cutoff, "shells": shells}
+    return entry | ({"meshes": meshes} if meshes else {})
 
 
-def _shell_from_dict(entry: Mapping[str, Any]) -> Shell:
-    gaussians = entry.get("gaussians")
-    radial = GaussianRadial(tuple(gaussians["exponents"]), tuple(gaussians["coefficients"])) if gaussians else None
-    return Shell(int(entry["l"]), entry.get("label", ""), radial)
+def _atom_from_dict(entry: Mapping[str, Any]) -> AtomBasis:
+    meshes = entry.get("meshes", [])
+    shells = [Shell(int(s["l"]), s.get("label", ""), radial_from_dict(s, meshes)) for s in entry["shells"]]
+    return AtomBasis(entry["symbol"], tuple(shells), entry["valence"], entry["cutoff"])
