@@ -1,7 +1,7 @@
 """The ASE door: `HybridHamCalculator` asks model, overlap and solve, and computes nothing itself."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -20,9 +20,8 @@ from ase.dft.kpoints import BandPath
 from ase.spectrum.band_structure import BandStructure
 from numpy.typing import ArrayLike, NDArray
 
-from ase_hybridham.errors import CheckpointError, OverlapError
-from ase_hybridham.io import read_system
-from ase_hybridham.overlap import check_overlap, overlap_from_basis
+from ase_hybridham.errors import CheckpointError
+from ase_hybridham.overlap_source import OverlapFunction, find_overlap
 from ase_hybridham.solve import (
     band_path,
     bands,
@@ -34,13 +33,10 @@ from ase_hybridham.solve import (
     occupations,
     spin_degeneracy,
 )
-from ase_hybridham.store import names_data_set, read_structure
 from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList
 from ase_hybridham.system.lcao import PotentialReference, SpinKind
 
 __all__ = ["CollinearModel", "HamiltonianModel", "HybridHamCalculator"]
-
-OverlapFunction = Callable[[Atoms, Basis, PairList], PairBlocks]
 
 
 class HamiltonianModel(Protocol):
@@ -86,9 +82,13 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
     device : str
         Where a model loaded from a file computes: "auto", "cpu", "cuda", ...
     overlap : optional
-        S, where the basis does not tell it: PairBlocks, anything `io.read_system` reads (a DeepH folder), or
-        ``data.h5:NAME`` of a data set; its pairs are then the pairs of H, and atoms at other positions are refused.
-        Or a function ``overlap(atoms, basis, pairs) -> PairBlocks`` for any geometry.
+        S, by default that of the radial functions of the model's basis. PairBlocks, anything `io.read_system` reads (a
+        DeepH folder, a .scfout), or ``data.h5:NAME`` of a data set; its pairs are then the pairs of H, and atoms at
+        other positions are refused. Or a function ``overlap(atoms, basis, pairs) -> PairBlocks`` for any geometry.
+    basis_dir : str or Path, optional
+        Folder of the basis files (C6.0.pao) of a model that was trained without radial functions.
+    basis_names : mapping, optional
+        Element -> its basis in that folder, such as ``{"C": "C6.0-s2p2d1"}``, where the model does not know it.
     energy_calculator : ase calculator, optional
         Supplies energy, forces and stress: a Hamiltonian alone has no total energy.
     smearing : {"fermi-dirac", "gaussian"}
@@ -103,6 +103,8 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
     ------
     CheckpointError
         If the model cannot be loaded, or does not know an element of the atoms.
+    FormatError
+        If the file of S, or of a basis, cannot be read.
     OverlapError
         If S is not to be had, does not belong to the atoms, has pairs longer than the model knows, or is not
         positive definite.
@@ -121,6 +123,8 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         kpts: Any = None,
         device: str = "auto",
         overlap: PairBlocks | str | Path | OverlapFunction | None = None,
+        basis_dir: str | Path | None = None,
+        basis_names: Mapping[str, str] | None = None,
         energy_calculator: Any = None,
         smearing: Literal["fermi-dirac", "gaussian"] = "fermi-dirac",
         width: float = 0.025,
@@ -128,7 +132,13 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         atoms: Atoms | None = None,
     ) -> None:
         self.model = _load(model, device) if isinstance(model, (str, Path)) else model
-        self.overlap = _given_overlap(overlap)
+        self.overlap = find_overlap(
+            self.model.basis,
+            overlap=overlap,
+            basis_dir=basis_dir,
+            names=basis_names,
+            provenance=self.model.provenance,
+        )
         self.energy_calculator = energy_calculator
         own = ["energy", "free_energy"] if energy_calculator is None else energy_calculator.implemented_properties
         self.implemented_properties = list(dict.fromkeys([*own, "magmom"]))
@@ -298,7 +308,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
                 f"model: expected atoms of {known_elements}, got {lacking[0]}; use a model trained on it"
             )
         bare = atoms.copy()
-        overlap = self._overlap_of(bare)
+        overlap = self.overlap.of(bare)
         pairs, model = None if overlap is None else overlap.pairs, self.model
         h = model.hamiltonian(bare, pairs) if isinstance(model, CollinearModel) else (model.predict(bare, pairs),)
         spin: SpinKind = "collinear" if len(h) == 2 else "spinor" if h[0].spinor else "none"
@@ -317,35 +327,11 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         neutral = self.model.basis.electrons(atoms.get_atomic_numbers())
         return None if neutral is None else neutral - self.parameters.charge
 
-    def _overlap_of(self, atoms: Atoms) -> PairBlocks | None:
-        basis = self.model.basis
-        if isinstance(self.overlap, PairBlocks):
-            check_overlap(self.overlap, atoms, basis)
-            return self.overlap
-        if basis.orthogonal:
-            return None
-        if self.overlap is None and not basis.has_radial_functions():
-            raise OverlapError(
-                "overlap: the model's basis has no radial functions to compute S from; give overlap= (PairBlocks, "
-                "a DeepH folder or a file that holds S of these atoms), or use a model of a Gaussian basis"
-            )
-        compute = overlap_from_basis if self.overlap is None else self.overlap
-        return compute(atoms, basis, PairList.from_atoms(atoms, basis.cutoffs()))
-
 
 def _load(model: str | Path, device: str) -> HamiltonianModel:
     from ase_hybridham.model.checkpoint import load_model  # torch: seconds that a ready-made model does not need
 
     return load_model(model, device=device)
-
-
-def _given_overlap(overlap: PairBlocks | str | Path | OverlapFunction | None) -> PairBlocks | OverlapFunction | None:
-    if not isinstance(overlap, (str, Path)):
-        return overlap
-    found = (read_structure(overlap) if names_data_set(overlap) else read_system(overlap)).overlap
-    if found is None:
-        raise OverlapError(f"{overlap}: holds no overlap; give a file or folder with S")
-    return found
 
 
 def _check_cell(atoms: Atoms) -> None:

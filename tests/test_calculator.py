@@ -345,10 +345,10 @@ def test_overlap_of_gaussian_shells_is_computed():
     assert atoms.calc.get_system().overlap is not overlap
 
 
-def test_missing_overlap_names_both_remedies():
+def test_missing_overlap_names_every_remedy():
     atoms = sheet()
     atoms.calc = HybridHamCalculator(StandIn(orthogonal=False))
-    with pytest.raises(OverlapError, match=r"overlap=.*or use a model of a Gaussian basis"):
+    with pytest.raises(OverlapError, match=r"basis_dir= .*overlap= .*or a function"):
         atoms.calc.get_fermi_level()
     assert atoms.calc.model.evaluations == 0
 

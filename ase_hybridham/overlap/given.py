@@ -6,13 +6,15 @@ import numpy as np
 from ase import Atoms
 
 from ase_hybridham.errors import OverlapError
+from ase_hybridham.overlap.twocenter import overlap_from_basis
 from ase_hybridham.system import Basis, PairBlocks, PairList
 from ase_hybridham.system.pairs import outside_of_radii, pair_vectors
 
-__all__ = ["check_overlap"]
+__all__ = ["check_overlap", "difference_from_basis"]
 
 # A given S belongs to one geometry. Files round positions to 1e-6 angstrom or less; S changes by 1e-4 over this.
 SAME_POSITION = 1e-4  # angstrom
+SAMPLE = 200  # pairs that are computed again
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,25 @@ def check_overlap(overlap: PairBlocks, atoms: Atoms, basis: Basis) -> None:
             "give S of these positions and this cell (atoms not wrapped otherwise), or a function that computes it"
         )
     _check_range(pairs, atoms, basis)
+
+
+def difference_from_basis(overlap: PairBlocks, atoms: Atoms, basis: Basis) -> float:
+    """Largest difference of S from the two-center integrals of a basis, on a sample of its pairs.
+
+    Parameters
+    ----------
+    overlap : PairBlocks
+        Of these atoms, see `check_overlap`.
+    atoms : ase.Atoms
+    basis : Basis
+        With radial functions.
+    """
+    pairs = overlap.pairs
+    chosen = np.random.default_rng(0).permutation(len(pairs))[:SAMPLE]
+    rows = np.union1d(chosen, pairs.reverse[chosen])
+    few = PairList.from_indices(atoms, pairs.i[rows], pairs.j[rows], pairs.shifts[rows])
+    found = overlap_from_basis(atoms, basis, few)
+    return float(np.abs(found.values - overlap.on_pairs(few).values).max(initial=0.0))
 
 
 def _check_range(pairs: PairList, atoms: Atoms, basis: Basis) -> None:
