@@ -7,6 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ase_hybridham.cli.overlap_options import (
+    REMEDY,
+    add_basis_arguments,
+    add_overlap_argument,
+    load_overlap,
+    parse_basis,
+)
+
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.dft.kpoints import BandPath
@@ -49,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, help=f"the picture (default {DEFAULT_OUTPUT}, none with --json)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--overlap", metavar="FILE", help="for a checkpoint: where S of this structure is")
+    add_overlap_argument(parser)
+    add_basis_arguments(parser)
     parser.add_argument("--valence", nargs="+", action="extend", default=[], metavar="ELEMENT=N", help="as in C=4 S=6")
     parser.add_argument("--format", help="format of SOURCE, where it should not be recognised")
     parser.add_argument("--device", default="auto", help="where a checkpoint computes (default auto)")
@@ -66,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     valence = parse_valence(args.valence)
     reference = _reference(args.reference) if args.reference else None
     subject = args.structure or args.source
-    with _naming(subject, args.source, args.overlap):
+    with _naming(subject, args.source, args.overlap, args.basis_dir, "--basis"):
         system = _system(args, valence)
     path = _path(args, system.atoms, reference)
     with _naming(subject):
@@ -122,7 +131,8 @@ def _system(args: argparse.Namespace, valence: dict[str, float]) -> "LCAOSystem"
             raise ValueError(f"{args.source} is a model: expected a STRUCTURE to predict, as in bands MODEL STRUCTURE")
         system = _predicted(args)
         return with_electrons(system, valence) if valence else system  # imported models know no valences
-    for option, value in (("STRUCTURE", args.structure), ("--overlap", args.overlap)):
+    options = (("STRUCTURE", args.structure), ("--overlap", args.overlap), ("--basis-dir", args.basis_dir))
+    for option, value in options:
         if value is not None:
             raise ValueError(f"{option} {value}: only a checkpoint takes one, {args.source} holds its own")
     if kind == "dataset":
@@ -162,20 +172,18 @@ def _predicted(args: argparse.Namespace) -> "LCAOSystem":
     from ase_hybridham.errors import OverlapError
 
     atoms, known = load_structure(args.structure)
-    if args.overlap:
-        _, known = load_structure(args.overlap)
-        if known is None or known.overlap is None:
-            raise ValueError(f"--overlap {args.overlap}: holds no overlap; expected a DeepH folder or data.h5:NAME")
-    overlap = None if known is None else known.overlap
-    calculator = HybridHamCalculator(args.source, device=args.device, overlap=overlap, atoms=atoms)
+    overlap = load_overlap(args.overlap) if args.overlap else None if known is None else known.overlap
+    names = parse_basis(args.basis, args.basis_dir)
+    options = {"overlap": overlap, "basis_dir": args.basis_dir, "basis_names": names}
+    calculator = HybridHamCalculator(args.source, device=args.device, atoms=atoms, **options)
     try:
         return calculator.get_system()
     except OverlapError as error:
-        if overlap is not None:
+        if calculator.overlap.is_known:
             raise
         raise OverlapError(
             f"{args.structure}: holds no S, and {args.source} cannot compute it (its basis has no radial functions); "
-            "give --overlap FILE: a DeepH folder or data.h5:NAME of these atoms"
+            f"{REMEDY}"
         ) from error
 
 

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ase_hybridham.cli.overlap_options import add_basis_arguments, add_overlap_argument, load_overlap, parse_basis
+
 if TYPE_CHECKING:
     from ase import Atoms
 
@@ -36,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="take all pairs up to R angstrom instead of those of STRUCTURE or of the model's radii",
     )
+    add_overlap_argument(parser)
+    add_basis_arguments(parser)
     parser.add_argument(
         "--format",
         default=DATA_SET,
@@ -60,9 +64,13 @@ def run(args: argparse.Namespace) -> int:
     """Predict, write, and tell what came out."""
     from ase_hybridham.cli.source import load_structure
     from ase_hybridham.model import load_model
+    from ase_hybridham.overlap_source import find_overlap
 
     if args.cutoff is not None and not 0 < args.cutoff <= LONGEST:
         raise ValueError(f"--cutoff: expected angstrom, above 0 and up to {LONGEST:g}, got {args.cutoff:g}")
+    if args.cutoff is not None and args.overlap:
+        raise ValueError(f"--overlap {args.overlap}: brings its own pairs; leave --cutoff out")
+    names = parse_basis(args.basis, args.basis_dir)
     output = args.output or Path("predicted.h5" if args.format == DATA_SET else "predicted")
     name = _name(args.structure)
     atoms, known = load_structure(args.structure)
@@ -72,8 +80,13 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--stage hybrid: stage 2 of {args.model} is not trained; leave it out")
     if args.format == "deeph" and model.spin == "collinear":
         raise ValueError(f"--format deeph: cannot hold the collinear spin of {args.model}; take deeph-dock or hdf5")
+    given, held = _given(args, known)
     try:
-        pairs = _pairs(args, model, atoms, known)
+        pairs = _pairs(args, model, atoms, held)
+        source = find_overlap(
+            model.basis, overlap=given, basis_dir=args.basis_dir, names=names, provenance=model.provenance
+        )
+        overlap = source.of(atoms, pairs) if source.is_known else None
         began = time.perf_counter()
         operators = model.hamiltonian(atoms, pairs, args.stage, hermitian=False)
         seconds = time.perf_counter() - began
@@ -84,8 +97,6 @@ def run(args: argparse.Namespace) -> int:
     asymmetry = max(h.hermiticity_error() for h in operators)
     symmetrized = args.symmetrize or asymmetry <= ROUNDING * max(abs(h.values).max(initial=0.0) for h in operators)
     hamiltonian = tuple(h.hermitian_part() for h in operators) if symmetrized else operators
-    # of the source's S only where H stands on its pairs
-    overlap = known.overlap if known is not None and args.cutoff is None else None
     system = _system(args, model, atoms, hamiltonian, overlap)
     _write(system, output, args.format, name)
     result = {
@@ -101,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
         "orbitals": system.n_orbitals,
         "spin": system.spin,
         "overlap": overlap is not None,
+        "overlap_from": None if overlap is None else args.overlap or ("structure" if given else "basis"),
         "hermiticity_error_eV": asymmetry,
         "symmetrized": bool(symmetrized),
         "seconds": round(seconds, 3),
@@ -139,8 +151,18 @@ def _check_output(output: Path, format: str, name: str, atoms: "Atoms") -> None:
                 raise ValueError(f"{output}: holds a structure named {name} already; choose another -o")
 
 
-def _pairs(args: argparse.Namespace, model: "TrainedModel", atoms: "Atoms", known: "LCAOSystem | None") -> "PairList":
-    """The pairs of H: up to --cutoff, else those of the source, else those within the model's radii."""
+def _given(args: argparse.Namespace, known: "LCAOSystem | None") -> "tuple[PairBlocks | None, PairBlocks | None]":
+    """S that somebody gives, and the blocks whose pairs are those of H; with --cutoff H stands on others."""
+    if args.overlap:
+        given = load_overlap(args.overlap)
+        return given, given
+    if known is None or args.cutoff is not None:
+        return None, None
+    return known.overlap, known.operators[0]
+
+
+def _pairs(args: argparse.Namespace, model: "TrainedModel", atoms: "Atoms", held: "PairBlocks | None") -> "PairList":
+    """The pairs of H: up to --cutoff, else those of given blocks, else those within the model's radii."""
     from ase_hybridham.errors import CheckpointError
     from ase_hybridham.system import PairList
 
@@ -151,10 +173,10 @@ def _pairs(args: argparse.Namespace, model: "TrainedModel", atoms: "Atoms", know
     radii = {z: radius for z in elements if (radius := model.basis[z].cutoff) is not None}
     if args.cutoff is not None:
         pairs = PairList.from_atoms(atoms, args.cutoff)
-    elif known is not None:
-        if not known.basis.same_orbitals(model.basis):
+    elif held is not None:
+        if not held.basis.same_orbitals(model.basis):
             raise CheckpointError("its orbitals are not those of the model; with --cutoff its pairs are not used")
-        pairs = known.pairs
+        pairs = held.pairs
     elif len(radii) == len(elements):
         pairs = PairList.from_atoms(atoms, radii)
     else:
@@ -225,6 +247,7 @@ def _summary(result: dict[str, Any]) -> str:
         f"{result['stage']}: H differs from its adjoint by up to {result['hermiticity_error_eV']:.1e} eV, {done}"
     )
     place = f"{result['output']}:{result['name']}" if result["format"] == DATA_SET else result["output"]
-    content = "H and the S of the structure" if result["overlap"] else "H, no S"
+    origin = {None: "H, no S", "structure": "H and the S of the structure", "basis": "H, and S from the basis"}
+    content = origin.get(result["overlap_from"], f"H and the S of {result['overlap_from']}")
     lines.append(f"{place}: {content}; {result['seconds']:.2f} s")
     return "\n".join(lines)

@@ -236,6 +236,9 @@ def _add_prediction(system: LCAOSystem, folder: Path, layout: Layout) -> None:
             name = block_name(hamiltonian.pairs, int(lacking[0]), layout.first)
             raise ValueError(f"{folder / layout.overlap}: has no block {name}, as H does; choose another name")
         hamiltonian = hamiltonian.on_pairs(pairs)
+    elif system.overlap is not None:
+        with written_atomically(folder / layout.overlap) as temporary:
+            layout.write_blocks(temporary, _stored(system.overlap, layout))
     with written_atomically(folder / layout.prediction) as temporary:
         layout.write_blocks(temporary, _stored(hamiltonian, layout, table))
 

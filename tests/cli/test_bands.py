@@ -148,7 +148,7 @@ def test_model_with_any_structure_needs_an_overlap(hybridham, model, graphene, t
     status, _, message = hybridham(model, "POSCAR")
     assert status == 2
     assert message.startswith("hybridham bands: POSCAR: holds no S, and model.hham cannot compute it")
-    assert "give --overlap FILE" in message
+    assert "give --basis-dir DIR" in message
     status, text, _ = hybridham(model, "POSCAR", "--overlap", graphene / "deeph", "--npoints", 5, "--json")
     assert status == 0
     assert json.loads(text)["fermi_eV"] == pytest.approx(-3.780961 + 0.3, abs=2e-3)
