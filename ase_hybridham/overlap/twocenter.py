@@ -8,20 +8,23 @@ Letters: a, b orders of the shells; M order of L; n pair; c channel (row shell, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
-from scipy.special import spherical_jn
 
-from ase_hybridham.errors import OverlapError
+from ase_hybridham.overlap.bessel import derivatives, spherical_bessel
 from ase_hybridham.overlap.gaussian import overlap_from_basis as gaussian_overlap
-from ase_hybridham.overlap.quadrature import RULES
+from ase_hybridham.overlap.quadrature import Quadrature, bohr_of, common_rule, overlap_range
 from ase_hybridham.symmetry import spherical_harmonics
-from ase_hybridham.system import AtomBasis, Basis, GaussianRadial, PairBlocks, PairList, Radial
+from ase_hybridham.system import AtomBasis, Basis, GaussianRadial, PairBlocks, PairList
 
 __all__ = ["RadialIntegrals", "gaunt", "overlap_from_basis"]
+
+
+# Elements of a table of Bessel functions, distances x k.
+AT_ONCE = 2**19
 
 
 @cache
@@ -51,47 +54,88 @@ class Channel:
 
 
 class RadialIntegrals:
-    """I_L(r) of all channels between two atoms, times (2/pi) and the phase.
+    """I_L(r) of all channels between two atoms, times (2/pi) and the phase; each computed when it is asked for.
 
     Parameters
     ----------
-    first, second : AtomBasis
-        Every shell with a radial function, all of one rule and one bohr.
+    rows, columns : arrays, shapes (n_rows, n_k) and (n_columns, n_k)
+        Transforms F(k) of the shells of the first and of the second atom.
+    row_degrees, column_degrees : sequences of int
+        Their angular momenta.
+    quadrature : Quadrature
+        Whose points are the k.
     reach : float
-        Largest distance asked for, bohr.
+        In bohr; the integrals are 0 beyond.
     """
 
-    def __init__(self, first: AtomBasis, second: AtomBasis, reach: float) -> None:
-        rows, columns = _radials(first), _radials(second)
-        rule = RULES[rows[0].rule]
-        self.quadrature = rule.quadrature([*rows, *columns], reach)
-        self.rows = rule.transform(rows, first.degrees, 0, self.quadrature)
-        self.columns = rule.transform(columns, second.degrees, 0, self.quadrature)
-        self.channels = [
+    def __init__(
+        self,
+        rows: NDArray[np.float64],
+        row_degrees: Sequence[int],
+        columns: NDArray[np.float64],
+        column_degrees: Sequence[int],
+        quadrature: Quadrature,
+        reach: float = np.inf,
+    ) -> None:
+        self.reach = reach
+        self.points = quadrature.points
+        self.channels = tuple(
             Channel(s, t, l1, l2, L)
-            for s, l1 in enumerate(first.degrees)
-            for t, l2 in enumerate(second.degrees)
+            for s, l1 in enumerate(row_degrees)
+            for t, l2 in enumerate(column_degrees)
             for L in range(abs(l1 - l2), l1 + l2 + 1, 2)
-        ]
-
-    @cached_property
-    def _products(self) -> NDArray[np.float64]:
-        """weight k^2 F_1 F_2 of every channel, shape (n_channels, n_k)."""
-        measure = (2 / np.pi) * self.quadrature.weights * self.quadrature.points**2
-        return np.stack(
-            [
-                (-1) ** ((c.l1 - c.l2 - c.L) // 2) * measure * self.rows[c.row] * self.columns[c.column]
-                for c in self.channels
-            ]
         )
+        measure = (2 / np.pi) * quadrature.weights * quadrature.points**2
+        phases = [(-1) ** ((c.l1 - c.l2 - c.L) // 2) for c in self.channels]
+        self._products = measure * np.array(phases)[:, None]
+        self._products *= rows[[c.row for c in self.channels]] * columns[[c.column for c in self.channels]]
+
+    @classmethod
+    def of_atoms(cls, first: AtomBasis, second: AtomBasis, reach: float | None = None) -> "RadialIntegrals":
+        """Those of the overlap.
+
+        Parameters
+        ----------
+        first, second : AtomBasis
+        reach : float, optional
+            Largest distance that will be asked for, bohr; by default that where the overlaps end.
+
+        Raises
+        ------
+        OverlapError
+            If a shell has no radial function, or the functions follow different rules, settings or bohr.
+        """
+        shells = [*first.shells, *second.shells]
+        rule, ends = common_rule(first, second), overlap_range(first, second)
+        quadrature = rule.quadrature(shells, ends if reach is None else min(reach, ends))
+        rows = rule.transform(first.shells, first.degrees, 0, quadrature)
+        columns = rows if first == second else rule.transform(second.shells, second.degrees, 0, quadrature)
+        return cls(rows, first.degrees, columns, second.degrees, quadrature, ends)
 
     def at(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The integrals at distances in bohr, without tables, shape (n, n_channels)."""
-        out = np.empty((len(distances), len(self.channels)))
+        """The integrals at distances in bohr, shape (n, n_channels)."""
+        return self._derivatives(distances, 0)[0]
+
+    def with_slopes(self, distances: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The integrals and their derivatives along the distance, in 1/bohr, each of shape (n, n_channels)."""
+        values, slopes = self._derivatives(distances, 1)
+        return values, slopes
+
+    def _derivatives(self, distances: NDArray[np.float64], order: int) -> NDArray[np.float64]:
+        """The integrals and their derivatives up to an order, shape (order + 1, n, n_channels)."""
+        distances = np.asarray(distances, dtype=np.float64)
         degree = np.array([c.L for c in self.channels])
-        for L in np.unique(degree):
-            bessel = spherical_jn(int(L), np.outer(distances, self.quadrature.points))
-            out[:, degree == L] = bessel @ self._products[degree == L].T
+        out = np.zeros((order + 1, len(distances), len(self.channels)))
+        inside = np.flatnonzero(distances <= self.reach)
+        step = max(AT_ONCE // len(self.points), 1)
+        for start in range(0, len(inside), step):
+            rows = inside[start : start + step]
+            bessel = spherical_bessel(int(degree.max()) + order, np.outer(distances[rows], self.points))
+            for n in range(order + 1):
+                for L in np.unique(degree):
+                    out[n, rows[:, None], np.flatnonzero(degree == L)] = bessel[L] @ self._products[degree == L].T
+                if n < order:
+                    bessel = derivatives(bessel) * self.points
         return out
 
 
@@ -134,9 +178,9 @@ def overlap_from_basis(atoms: Atoms, basis: Basis, pairs: PairList | None = None
 
 def _blocks(first: AtomBasis, second: AtomBasis, vectors: NDArray) -> NDArray[np.float64]:
     """S of pairs of two elements, shape (n, n_i, n_j); vectors in angstrom."""
-    vectors = vectors / _radials(first)[0].bohr
+    vectors = vectors / bohr_of(first)
     distances = np.linalg.norm(vectors, axis=1)
-    integrals = RadialIntegrals(first, second, float(distances.max(initial=0.0)))
+    integrals = RadialIntegrals.of_atoms(first, second)
     radial = integrals.at(distances)
     harmonics = spherical_harmonics(vectors, max(first.degrees) + max(second.degrees))
     out = np.zeros((len(vectors), first.size, second.size))
@@ -144,11 +188,3 @@ def _blocks(first: AtomBasis, second: AtomBasis, vectors: NDArray) -> NDArray[np
         block = out[:, first.slices[c.row], second.slices[c.column]]
         block += np.einsum("n,abm,nm->nab", radial[:, n], gaunt(c.l1, c.l2, c.L), harmonics[c.L])
     return out
-
-
-def _radials(atom: AtomBasis) -> Sequence[Radial]:
-    """The radial functions of an atom, in order of its shells."""
-    radials = [shell.radial for shell in atom.shells if shell.radial is not None]
-    if len(radials) < len(atom.shells):
-        raise OverlapError(f"overlap: the shells of {atom.symbol} have no radial functions")
-    return radials
