@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ase_hybridham.check.basis import check_basis
 from ase_hybridham.check.conventions import check_conventions
 from ase_hybridham.check.energies import check_energies
 from ase_hybridham.check.geometry import check_geometry
@@ -33,6 +34,7 @@ def check_system(system: LCAOSystem) -> Report:
                 *check_operators(system),
                 *check_geometry(system),
                 *check_conventions(system),
+                *check_basis(system),
                 *check_spin(system),
                 *check_energies(system),
             )
