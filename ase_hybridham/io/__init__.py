@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io import abacus, deeph, deeph_dock, fhi_aims, openmx, siesta, wannier90
+from ase_hybridham.io.basis_files import attach_radial_functions, with_radial_functions
 from ase_hybridham.io.deeph import holds_blocks, read_deeph, read_deeph_atoms, write_deeph
 from ase_hybridham.io.deeph_dock import read_deeph_dock, write_deeph_dock
 from ase_hybridham.io.format import Format
@@ -22,6 +23,7 @@ from ase_hybridham.system import LCAOSystem
 __all__ = [
     "BandReference",
     "Format",
+    "attach_radial_functions",
     "format_of",
     "formats",
     "holds_blocks",
@@ -32,6 +34,7 @@ __all__ = [
     "read_openmx_band",
     "read_openmx_matrices",
     "read_system",
+    "with_radial_functions",
     "write_deeph",
     "write_deeph_dock",
 ]

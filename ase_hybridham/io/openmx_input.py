@@ -182,9 +182,12 @@ def input_settings(where: str | Path, copy: InputCopy) -> dict[str, Any]:
         If a value is not of the kind that its keyword wants.
     """
     values = {name: _setting(where, copy, *setting) for name, setting in SETTINGS.items()}
+    bases: dict[str, set[str]] = {}
+    for species in copy.species:
+        bases.setdefault(species.symbol, set()).add(species.basis)
     return {
         **{name: value for name, value in values.items() if value is not None},
-        "basis": {species.symbol: species.basis for species in copy.species},
+        "basis": {symbol: "/".join(sorted(names)) for symbol, names in bases.items()},
         "pseudopotentials": {species.symbol: species.pseudopotential for species in copy.species},
     }
 
@@ -222,14 +225,7 @@ def parse_species(where: str | Path, line: list[str]) -> Species:
         raise FormatError(f"{where}: species {label} is an empty atom (floating orbitals), which is not supported")
     if re.match(r"[A-Z][a-z]?\d+[A-Z]", pseudopotential):
         raise FormatError(f"{where}: species {label} is a virtual atom ({pseudopotential}), which is no element")
-    file, _, shells = basis.partition("-")
-    counts = re.findall(rf"([{SHELLS}])(\d{{1,3}})(?:>(\d{{1,3}}))?", shells)
-    rebuilt = "".join(f"{l}{n}" + (f">{c}" if c else "") for l, n, c in counts)
-    letters = [l for l, *_ in counts]
-    if not counts or rebuilt != shells or len(set(letters)) < len(letters):
-        raise FormatError(f"{where}: species {label}: expected a basis like C6.0-s2p2d1, got {basis!r}")
-    primitive = {l: int(n) for l, n, _ in counts}
-    contracted = {l: int(c or n) for l, n, c in counts}
+    file, primitive, contracted = parse_basis_name(f"{where}: species {label}", basis)
     named = re.match(r"[A-Z][a-z]?(\d+\.\d+)", file)  # Ni6, Fe55a_1, H075 are not named after their radius
     radius = float(named[1]) if named else 0.0
     return Species(
@@ -237,9 +233,28 @@ def parse_species(where: str | Path, line: list[str]) -> Species:
         basis,
         pseudopotential,
         radius if radius > 0 else None,
-        tuple(primitive.get(l, 0) for l in SHELLS),
-        tuple(contracted.get(l, 0) for l in SHELLS),
+        primitive,
+        contracted,
     )
+
+
+def parse_basis_name(where: str | Path, name: str) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    """File without suffix, and functions of every l before and after an optimization, of a name like C6.0-s2p2d1.
+
+    Raises
+    ------
+    FormatError
+        If it is not written like that.
+    """
+    file, _, shells = name.partition("-")
+    counts = re.findall(rf"([{SHELLS}])(\d{{1,3}})(?:>(\d{{1,3}}))?", shells)
+    rebuilt = "".join(f"{l}{n}" + (f">{c}" if c else "") for l, n, c in counts)
+    letters = [l for l, *_ in counts]
+    if not counts or rebuilt != shells or len(set(letters)) < len(letters):
+        raise FormatError(f"{where}: expected a basis like C6.0-s2p2d1, got {name!r}")
+    primitive = {l: int(n) for l, n, _ in counts}
+    contracted = {l: int(c or n) for l, n, c in counts}
+    return file, tuple(primitive.get(l, 0) for l in SHELLS), tuple(contracted.get(l, 0) for l in SHELLS)
 
 
 def _symbol(where: str | Path, label: str, file: str, pseudopotential: str) -> str:
