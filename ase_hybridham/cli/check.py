@@ -7,12 +7,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ase_hybridham.cli.overlap_options import add_basis_arguments, parse_basis
+
 if TYPE_CHECKING:
     from ase_hybridham.check import Finding, Report, Verdict
+    from ase_hybridham.system import AtomBasis, LCAOSystem
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +23,8 @@ EVERY = 30.0  # seconds between lines that tell how far the work is, where there
 MOST_NAMED = 20  # structures that are named one by one
 VERDICTS: "tuple[Verdict, ...]" = ("failed", "warning", "note", "ok", "skipped")
 ZERO = "zero of energy"
-SMALL_IS_BAD = ("S(k) positive", "spin-orbit")  # of other checks the largest figure is the worst
+POSITIVE_S, FROM_BASIS = "S(k) positive", "S from the basis"
+SMALL_IS_BAD = (POSITIVE_S, "spin-orbit")  # of other checks the largest figure is the worst
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ELEMENT=N",
         help="valence electrons, as in C=4 S=6, for the count at the Fermi level",
     )
+    add_basis_arguments(parser)
     parser.add_argument("--all", action="store_true", help="the table of every structure, not only of one")
     parser.add_argument(
         "--processes", type=int, metavar="N", help="structures read at a time (default: the cores there are)"
@@ -63,10 +68,16 @@ class Checker:
     ----------
     format : str, optional
     valence : mapping
+    basis_dir : str, optional
+        Folder of basis files, to compute S from.
+    names : mapping
+        Chemical symbol -> its basis in that folder, where the source does not tell it.
     """
 
     format: str | None = None
     valence: Mapping[str, float] = field(default_factory=dict)
+    basis_dir: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, source: str) -> Result:
         from ase_hybridham.check import check_system
@@ -78,11 +89,30 @@ class Checker:
         try:
             stored = self.format is None and names_data_set(source)
             system = read_structure(source) if stored else read_system(source, self.format)
+            if self.basis_dir is not None:
+                system = _with_functions(system, self.basis_dir, self.names)
         except (HybridHamError, OSError) as error:
             return Result(error=" ".join(str(error).split()))
         system = told_electrons(system, self.valence)
         title = f"{system.atoms.symbols}, spin {system.spin}, {system.n_orbitals} orbitals"
         return Result(title, check_system(system))
+
+
+def _with_functions(system: "LCAOSystem", folder: str, names: Mapping[str, str]) -> "LCAOSystem":
+    """The system with radial functions of a folder; whether they fit is the question, so radii need not agree."""
+    from ase_hybridham.io import with_radial_functions
+
+    atoms = {symbol: replace(atom, cutoff=None) for symbol, atom in system.basis.atoms.items()}
+    found = with_radial_functions(_with_atoms(system, atoms), folder, names)
+    kept = {s: replace(a, shells=found.basis[s].shells) for s, a in system.basis.atoms.items()}
+    return _with_atoms(system, kept)
+
+
+def _with_atoms(system: "LCAOSystem", atoms: "Mapping[str, AtomBasis]") -> "LCAOSystem":
+    basis = replace(system.basis, atoms=atoms)
+    hamiltonian = tuple(replace(blocks, basis=basis) for blocks in system.hamiltonian)
+    overlap = None if system.overlap is None else replace(system.overlap, basis=basis)
+    return replace(system, hamiltonian=hamiltonian, overlap=overlap)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -94,7 +124,8 @@ def run(args: argparse.Namespace) -> int:
     processes = available_cores() if args.processes is None else args.processes
     if processes < 1:
         raise ValueError(f"--processes: expected at least 1, got {processes}")
-    checker = Checker(args.format, parse_valence(args.valence))
+    names = parse_basis(args.basis, args.basis_dir)
+    checker = Checker(args.format, parse_valence(args.valence), args.basis_dir, names)
     sources = _structures(args.sources, args.format)
     results = dict(_results(checker, sources, processes))
     if all(result.error for result in results.values()):
@@ -206,8 +237,22 @@ def _named(lines: Sequence[str]) -> Iterator[str]:
 
 def _json(results: Mapping[str, Result], failed: Sequence[str]) -> dict[str, Any]:
     readable = {name: result.report for name, result in results.items() if result.report is not None}
+    overlaps = {name: _overlap_figures(report) for name, report in readable.items()}
     return {
-        "structures": {name: report.to_dict() for name, report in readable.items()},
+        "overlap": _worst_figures(list(overlaps.values())),
+        "structures": {name: {**report.to_dict(), "overlap": overlaps[name]} for name, report in readable.items()},
         "unreadable": {name: result.error for name, result in results.items() if result.report is None},
         "failed": list(failed),
     }
+
+
+def _overlap_figures(report: "Report") -> dict[str, float | None]:
+    """What S is worth: its difference from the integrals of the basis, and its smallest eigenvalue; null if unknown."""
+    figures = {finding.name: finding.figure for finding in report.findings}
+    return {"max_abs_error": figures.get(FROM_BASIS), "min_eigenvalue": figures.get(POSITIVE_S)}
+
+
+def _worst_figures(figures: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    errors = [value for entry in figures if (value := entry["max_abs_error"]) is not None]
+    eigenvalues = [value for entry in figures if (value := entry["min_eigenvalue"]) is not None]
+    return {"max_abs_error": max(errors, default=None), "min_eigenvalue": min(eigenvalues, default=None)}

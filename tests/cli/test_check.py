@@ -52,7 +52,7 @@ def test_json(mixed, capsys):
     assert not entry["unreadable"]
     findings = {finding["name"]: finding for finding in entry["structures"]["wrong"]["findings"]}
     assert findings["electrons"]["verdict"] == "failed"
-    assert set(entry["structures"]["right"]) == {"verdict", "findings"}
+    assert set(entry["structures"]["right"]) == {"verdict", "findings", "overlap"}
 
 
 def test_all_tables(mixed, capsys):
