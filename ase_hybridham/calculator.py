@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from ase_hybridham.errors import CheckpointError
 from ase_hybridham.overlap_source import OverlapFunction, find_overlap
 from ase_hybridham.solve import (
+    OVERLAP_THRESHOLD,
     band_path,
     bands,
     eigenvalues,
@@ -96,6 +97,8 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         k_B T or sigma of the smearing, eV.
     charge : float
         Of the cell, in units of |e|.
+    overlap_threshold : float
+        Directions in which S(k) has an eigenvalue below it are left out, see `solve.eigenvalues`; 0: none.
     atoms : ase.Atoms, optional
         Atoms to attach to.
 
@@ -114,7 +117,13 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
 
     results: dict[str, Any]
     ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012 (ASE's name and type)
-    default_parameters = {"kpts": None, "smearing": "fermi-dirac", "width": 0.025, "charge": 0.0}  # noqa: RUF012
+    default_parameters = {  # noqa: RUF012
+        "kpts": None,
+        "smearing": "fermi-dirac",
+        "width": 0.025,
+        "charge": 0.0,
+        "overlap_threshold": OVERLAP_THRESHOLD,
+    }
 
     def __init__(
         self,
@@ -129,6 +138,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         smearing: Literal["fermi-dirac", "gaussian"] = "fermi-dirac",
         width: float = 0.025,
         charge: float = 0.0,
+        overlap_threshold: float = OVERLAP_THRESHOLD,
         atoms: Atoms | None = None,
     ) -> None:
         self.model = _load(model, device) if isinstance(model, (str, Path)) else model
@@ -148,14 +158,15 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         self._moment = 0.0  # known together with the Fermi level
         self._mesh: dict[str, Any] = {}
         self._warned = False
-        super().__init__(atoms=atoms, kpts=kpts, smearing=smearing, width=width, charge=charge)
+        options = {"smearing": smearing, "width": width, "charge": charge, "overlap_threshold": overlap_threshold}
+        super().__init__(atoms=atoms, kpts=kpts, **options)
 
     def set_atoms(self, atoms: Atoms) -> None:
         """Remember the atoms this calculator was attached to (ASE calls it)."""
         self._attached = atoms
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
-        """Change parameters: kpts, smearing, width, charge. The Hamiltonian stays known.
+        """Change parameters: kpts, smearing, width, charge, overlap_threshold. The Hamiltonian stays known.
 
         Raises
         ------
@@ -233,7 +244,8 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         if path is None or isinstance(path, str):
             path = band_path(atoms, path, npoints)
         system = self._system_of(atoms)
-        return bands(system, path, reference=self._level_of(system))
+        level = self._level_of(system)
+        return bands(system, path, reference=level, overlap_threshold=self.parameters.overlap_threshold)
 
     def _outputmixin_get_results(self) -> Mapping[str, Any]:
         atoms = self._current()
@@ -255,11 +267,11 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         if _mesh_options(self.parameters.kpts) is None:
             k_points = _listed_k_points(self.parameters.kpts, atoms)
             weights = np.full(len(k_points), 1 / len(k_points))
-            energies = eigenvalues(system, k_points)
+            energies = self._eigenvalues(system, k_points)
             level = self._level_of(system)
         else:
             k_points, weights = self._mesh_of(system)
-            energies = eigenvalues(system, k_points)
+            energies = self._eigenvalues(system, k_points)
             level = self._fill(system, energies, weights)
         self.results.update(
             eigenvalues=energies,
@@ -274,8 +286,11 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
     def _level_of(self, system: LCAOSystem) -> float:
         if self._fermi_level is None:
             k_points, weights = self._mesh_of(system)
-            return self._fill(system, eigenvalues(system, k_points), weights)
+            return self._fill(system, self._eigenvalues(system, k_points), weights)
         return self._fermi_level
+
+    def _eigenvalues(self, system: LCAOSystem, k_points: NDArray) -> NDArray:
+        return eigenvalues(system, k_points, overlap_threshold=self.parameters.overlap_threshold)
 
     def _fill(self, system: LCAOSystem, energies: NDArray, weights: NDArray) -> float:
         """Fermi level, and with it the moment, of the eigenvalues on the mesh."""

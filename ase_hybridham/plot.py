@@ -172,7 +172,8 @@ def _draw(
     energies, handles = bands.energies - bands.reference, []
     names = [label] if len(energies) == 1 else [f"{label} up".strip(), f"{label} down".strip()]
     for channel, name, change in zip(energies, names, ({}, down), strict=False):
-        ax.plot(x, np.broadcast_to(channel, (len(x), channel.shape[1])), **style | change)
+        seen = np.where(np.isfinite(channel), channel, np.nan)  # +inf: no state
+        ax.plot(x, np.broadcast_to(seen, (len(x), channel.shape[1])), **style | change)
         handles.append(Line2D([], [], label=name, **style | change))
     return handles
 

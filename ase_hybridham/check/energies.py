@@ -17,11 +17,12 @@ from ase_hybridham.check.report import Finding, Verdict
 from ase_hybridham.check.spectrum import MOST_ORBITALS, Spectrum
 from ase_hybridham.check.spin import is_magnetic
 from ase_hybridham.errors import OverlapError
+from ase_hybridham.solve import OVERLAP_THRESHOLD
 from ase_hybridham.system import LCAOSystem
 
 __all__ = ["check_energies"]
 
-POSITIVE = 1e-6  # smallest eigenvalue of S(k): below it digits of eigenvalues are lost; rich sets reach 1e-4
+NEARLY_DEPENDENT = 1e-4  # smallest eigenvalue of S(k) below which errors of 2 meV in H make ghost bands
 SYMMETRIC = (1e-4, 1e-2)  # eV
 NOISE = 3e-9  # eV; what H of a converged run has of it, nearly dependent orbitals multiply by 1 / S
 
@@ -73,14 +74,21 @@ def _solved(spectrum: Spectrum) -> Iterator[Finding]:
 
 
 def _positive(spectrum: Spectrum) -> Finding:
-    smallest = spectrum.smallest_overlap
-    verdict: Verdict = "ok" if smallest >= POSITIVE else "warning" if smallest > 0 else "failed"
-    advice = {
-        "warning": "the highest bands are sensitive to rounding; use float64 and fewer diffuse orbitals",
-        "failed": "pairs are missing (raise the cutoff, check cell and pbc), or S belongs elsewhere",
-    }
-    message = f"smallest eigenvalue of S(k) {smallest:.1e} at Gamma, the zone boundary and a general k"
-    return Finding(POSITIVE_S, verdict, message, smallest, "", 0.0, advice.get(verdict, ""))
+    smallest, k = spectrum.smallest_overlap
+    message = f"smallest eigenvalue of S(k) {smallest:.1e} at k = {np.round(k, 3).tolist()}"
+    verdict: Verdict = "ok"
+    advice = ""
+    if smallest < -OVERLAP_THRESHOLD:
+        verdict, advice = "failed", "pairs are missing (raise the cutoff, check cell and pbc), or S belongs elsewhere"
+    elif smallest < OVERLAP_THRESHOLD:
+        verdict = "warning"
+        message += f", below the threshold {OVERLAP_THRESHOLD:g}: the orbitals are linearly dependent"
+        advice = "solvers leave such directions out (overlap_threshold); take fewer or less diffuse orbitals"
+    elif smallest < NEARLY_DEPENDENT:
+        verdict = "note"
+        message += ": the orbitals are nearly dependent, and errors of a few meV in H make ghost bands"
+        advice = "leave such directions out (overlap_threshold=1e-4) where H is predicted"
+    return Finding(POSITIVE_S, verdict, message, smallest, "", -OVERLAP_THRESHOLD, advice)
 
 
 def _reversed_k(spectrum: Spectrum) -> Finding:
@@ -105,7 +113,7 @@ def _lower_half(energies: NDArray) -> NDArray:
 def _symmetry(spectrum: Spectrum, name: str, what: str, differences: NDArray) -> Finding:
     error = float(np.abs(differences).max(initial=0.0))
     warn, fail = SYMMETRIC
-    warn = max(warn, min(fail, NOISE / max(spectrum.smallest_overlap, 1e-9)))
+    warn = max(warn, min(fail, NOISE / max(spectrum.smallest_overlap[0], 1e-9)))
     message = f"{what} at most {error:.1e} eV"
     if error <= warn:
         return Finding(name, "ok", message, error, "eV", fail)

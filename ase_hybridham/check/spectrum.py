@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 from ase import Atoms
@@ -12,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from ase_hybridham.solve import BlochSum, eigenvalues, find_fermi_level, k_mesh, occupations, spin_degeneracy
 from ase_hybridham.system import LCAOSystem
 
-__all__ = ["Spectrum", "special_points"]
+__all__ = ["Spectrum", "overlap_points", "special_points"]
 
 MOST_ORBITALS = 1500  # a dense eigenproblem of more takes longer than ten seconds
 WORK = 6e7  # k-points times orbitals^3: a quarter of a second
@@ -27,6 +28,19 @@ def special_points(atoms: Atoms) -> NDArray[np.float64]:
     periodic = np.asarray(atoms.pbc, dtype=float)
     generic = GENERIC * periodic
     return np.stack([np.zeros(3), 0.5 * periodic, generic, -generic])
+
+
+def overlap_points(atoms: Atoms, most: float) -> NDArray[np.float64]:
+    """Where S(k) may be smallest, shape (n_k, 3), fractional: Gamma, zone boundaries, the corners of hexagonal zones.
+
+    Orbitals of neighbors with opposite phases add up to the least that is left of them. At least three points, at most
+    `most`.
+    """
+    halves = list(product((0.0, 0.5), repeat=3))[::-1]
+    corners = [(1 / 3, 1 / 3, z) for z in (0.0, 0.5)] + [(1 / 3, -1 / 3, z) for z in (0.0, 0.5)]
+    points = np.array([(0.0, 0.0, 0.0), (0.5, 0.5, 0.5), GENERIC, *corners, *halves]) * np.asarray(atoms.pbc)
+    _, first = np.unique(points.round(9), axis=0, return_index=True)
+    return points[np.sort(first)[: int(max(3, most))]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,15 +61,17 @@ class Spectrum:
         return eigenvalues(self.system, special_points(self.system.atoms))
 
     @cached_property
-    def smallest_overlap(self) -> float:
-        """Smallest eigenvalue of S(k) at `special_points`."""
+    def smallest_overlap(self) -> tuple[float, NDArray[np.float64]]:
+        """Smallest eigenvalue of S(k) at `overlap_points`, and the fractional k."""
         overlap = self.system.overlap
         if overlap is None:
-            return 1.0
+            return 1.0, np.zeros(3)
         sums = BlochSum(overlap.with_values(overlap.values.real).hermitian_part())
-        gamma, boundary, generic = sums.dense(special_points(self.system.atoms)[:3])
+        k_points = overlap_points(self.system.atoms, WORK / sums.n**3)
         with threadpool_limits(1, user_api="blas"):
-            return float(min(eigvalsh(matrix)[0] for matrix in (gamma.real, boundary.real, generic)))
+            smallest = [float(eigvalsh(sums.dense(k[None])[0])[0]) for k in k_points]
+        worst = int(np.argmin(smallest))
+        return smallest[worst], k_points[worst]
 
     @cached_property
     def mesh(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -75,7 +91,7 @@ class Spectrum:
     @property
     def capacity(self) -> float:
         """Electrons that all states hold."""
-        return float(self.degeneracy * self.energies.shape[0] * self.energies.shape[2])
+        return self.degeneracy * float(np.einsum("skn,k->", np.isfinite(self.energies), self.mesh[1]))
 
     @property
     def degeneracy(self) -> int:

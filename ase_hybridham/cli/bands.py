@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.dft.kpoints import BandPath
     from ase.spectrum.band_structure import BandStructure
+    from numpy.typing import NDArray
 
     from ase_hybridham.io import BandReference
     from ase_hybridham.solve import BandError
@@ -59,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_overlap_argument(parser)
     add_basis_arguments(parser)
+    parser.add_argument(
+        "--overlap-threshold",
+        type=float,
+        metavar="S",
+        help="directions in which S(k) has an eigenvalue below S are left out (default 1e-5; 0: none)",
+    )
     parser.add_argument("--valence", nargs="+", action="extend", default=[], metavar="ELEMENT=N", help="as in C=4 S=6")
     parser.add_argument("--format", help="format of SOURCE, where it should not be recognised")
     parser.add_argument("--device", default="auto", help="where a checkpoint computes (default auto)")
@@ -68,19 +75,23 @@ def run(args: argparse.Namespace) -> int:
     """Solve along the path, compare, draw, print."""
     from ase_hybridham.cli.source import parse_valence
     from ase_hybridham.io import BandReference
-    from ase_hybridham.solve import bands
+    from ase_hybridham.solve import OVERLAP_THRESHOLD, bands
 
+    if args.overlap_threshold is None:
+        args.overlap_threshold = OVERLAP_THRESHOLD
+    if not 0 <= args.overlap_threshold < 1:
+        raise ValueError(f"--overlap-threshold: expected a number from 0 to 1, got {args.overlap_threshold}")
     if args.window is not None and not args.window > 0:
         raise ValueError(f"--window: expected an energy > 0 eV, got {args.window}")
     valence = parse_valence(args.valence)
-    reference = _reference(args.reference) if args.reference else None
+    reference = _reference(args.reference, args.overlap_threshold) if args.reference else None
     subject = args.structure or args.source
     with _naming(subject, args.source, args.overlap, args.basis_dir, "--basis"):
         system = _system(args, valence)
     path = _path(args, system.atoms, reference)
     with _naming(subject):
-        level, level_from = _fermi_level(system, args.kpts)
-        ours = bands(system, path, reference=level)
+        level, level_from = _fermi_level(system, args.kpts, args.overlap_threshold)
+        ours = bands(system, path, reference=level, overlap_threshold=args.overlap_threshold)
     result: dict[str, Any] = {"source": args.source}
     theirs = error = None
     if reference is not None:
@@ -108,8 +119,8 @@ def run(args: argparse.Namespace) -> int:
         result["output"] = str(output)
     if args.json:
         result |= {"path": _labels(ours, reference), "k_points": path.kpts.tolist()}
-        result["eigenvalues_eV"] = ours.energies.tolist()
-        print(json.dumps(result))
+        result["eigenvalues_eV"] = [[_numbers(at_k) for at_k in of_spin] for of_spin in ours.energies]
+        print(json.dumps(result, allow_nan=False))
     else:
         print(_summary(result, ours))
     return 0
@@ -130,16 +141,19 @@ def _system(args: argparse.Namespace, valence: dict[str, float]) -> "LCAOSystem"
         if args.structure is None:
             raise ValueError(f"{args.source} is a model: expected a STRUCTURE to predict, as in bands MODEL STRUCTURE")
         system = _predicted(args)
-        return with_electrons(system, valence) if valence else system  # imported models know no valences
+        # imported models know no valences
+        return with_electrons(system, valence, overlap_threshold=args.overlap_threshold) if valence else system
     options = (("STRUCTURE", args.structure), ("--overlap", args.overlap), ("--basis-dir", args.basis_dir))
     for option, value in options:
         if value is not None:
             raise ValueError(f"{option} {value}: only a checkpoint takes one, {args.source} holds its own")
     if kind == "dataset":
-        return _solvable(args.source, load_system(args.source, valence=valence))
+        system = load_system(args.source, valence=valence, overlap_threshold=args.overlap_threshold)
+        return _solvable(args.source, system)
     path = args.source if args.format else only_structure(args.source)
     system = _solvable(args.source, read_system(path, args.format))
-    return with_electrons(system, valence) if valence else system  # else counted only if the level needs it
+    # without valences counted only if the level needs it
+    return with_electrons(system, valence, overlap_threshold=args.overlap_threshold) if valence else system
 
 
 def _solvable(source: str, system: "LCAOSystem") -> "LCAOSystem":
@@ -187,29 +201,30 @@ def _predicted(args: argparse.Namespace) -> "LCAOSystem":
         ) from error
 
 
-def _fermi_level(system: "LCAOSystem", mesh: list[int] | None) -> tuple[float, str]:
+def _fermi_level(system: "LCAOSystem", mesh: list[int] | None, threshold: float) -> tuple[float, str]:
     """The level in eV, and where it comes from."""
     from ase_hybridham.solve import fermi_level, k_mesh, with_electrons
 
     if system.fermi_level is not None and mesh is None:
         return float(system.fermi_level), "stored"
-    complete = with_electrons(system)
+    complete = with_electrons(system, overlap_threshold=threshold)
     if complete.electrons is None:
         unknown = sorted(symbol for symbol, atom in complete.basis.atoms.items() if atom.valence is None)
         raise ValueError(f"Fermi level: not stored, and a valence is unknown; give --valence {'=N '.join(unknown)}=N")
     k, w = k_mesh(system.atoms, mesh, time_reversal=system.spin != "spinor")
-    return fermi_level(complete, k, w), "electrons"
+    return fermi_level(complete, k, w, overlap_threshold=threshold), "electrons"
 
 
-def _reference(source: str) -> "BandReference | LCAOSystem":
+def _reference(source: str, threshold: float) -> "BandReference | LCAOSystem":
     from ase_hybridham.cli.naming import only_structure
     from ase_hybridham.cli.source import kind_of, load_system
     from ase_hybridham.io import read_openmx_band, read_system
 
     if Path(source).suffix.lower() == BAND_SUFFIX:
         return read_openmx_band(source)
-    system = load_system(source) if kind_of(source) == "dataset" else read_system(only_structure(source))
-    return _solvable(source, system)
+    if kind_of(source) == "dataset":
+        return _solvable(source, load_system(source, overlap_threshold=threshold))
+    return _solvable(source, read_system(only_structure(source)))
 
 
 def _path(args: argparse.Namespace, atoms: "Atoms", reference: "BandReference | LCAOSystem | None") -> "BandPath":
@@ -242,8 +257,8 @@ def _reference_bands(
             f"got {reference.n_orbitals}; is it the same structure in the same basis?"
         )
     with _naming(args.reference):
-        level, _ = _fermi_level(reference, args.kpts)
-        return bands(reference, path, reference=level)
+        level, _ = _fermi_level(reference, args.kpts, args.overlap_threshold)
+        return bands(reference, path, reference=level, overlap_threshold=args.overlap_threshold)
 
 
 def _error(theirs: "BandStructure", ours: "BandStructure", window: float | None) -> "BandError":
@@ -265,6 +280,7 @@ def _draw(
     theirs: "BandStructure | None",
     error: "BandError | None",
 ) -> None:
+    import numpy as np
     from ase.spectrum.band_structure import BandStructure
 
     from ase_hybridham.plot import plot_bands, save_figure
@@ -272,13 +288,20 @@ def _draw(
     zero = r"E_\mathrm{F}"
     if theirs is not None and error is not None and error.valence_max is not None:
         # in a gap the level lies anywhere: put the two valence maxima on each other
-        filled = theirs.energies <= theirs.reference
+        filled = (theirs.energies <= theirs.reference) & np.isfinite(ours.energies)
         zero = r"E_\mathrm{VBM}"
         theirs, ours = (BandStructure(b.path, b.energies, reference=b.energies[filled].max()) for b in (theirs, ours))
     labels = (Path(args.source).name, Path(args.reference).name) if args.reference else (Path(args.source).name, "")
     if args.structure is not None:
         labels = ("predicted", "DFT")
     save_figure(plot_bands(ours, theirs, labels=labels, window=args.window or DEFAULT_VIEW, zero=zero), output)
+
+
+def _numbers(energies: "NDArray") -> list[float | None]:
+    """For JSON, which knows no infinity: null where there is no state."""
+    import numpy as np
+
+    return [float(energy) if np.isfinite(energy) else None for energy in energies]
 
 
 def _labels(ours: "BandStructure", reference: "BandReference | LCAOSystem | None") -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from ase.data import atomic_numbers
 from ase_hybridham.cli.naming import only_structure
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io import format_of, read_system
-from ase_hybridham.solve import with_electrons
+from ase_hybridham.solve import OVERLAP_THRESHOLD, with_electrons
 from ase_hybridham.store import names_data_set, read_structure
 from ase_hybridham.system import LCAOSystem
 
@@ -33,7 +33,11 @@ def kind_of(source: str | Path) -> Literal["checkpoint", "dataset", "system"]:
 
 
 def load_system(
-    source: str | Path, *, format: str | None = None, valence: Mapping[str, float] | None = None
+    source: str | Path,
+    *,
+    format: str | None = None,
+    valence: Mapping[str, float] | None = None,
+    overlap_threshold: float = OVERLAP_THRESHOLD,
 ) -> LCAOSystem:
     """The system of a data set or of another program's files, with its electrons.
 
@@ -45,6 +49,8 @@ def load_system(
         A format of `io.formats`, where it should not be guessed.
     valence : mapping, optional
         Chemical symbol -> valence electrons; see `solve.with_electrons`.
+    overlap_threshold : float
+        Of a count of electrons, see `solve.eigenvalues`.
 
     Raises
     ------
@@ -54,7 +60,7 @@ def load_system(
     stored = format is None and names_data_set(source)
     path = source if stored or format else only_structure(source)
     system = read_structure(path) if stored else read_system(path, format)
-    complete = with_electrons(system, valence)
+    complete = with_electrons(system, valence, overlap_threshold=overlap_threshold)
     if complete.provenance.get("electrons") == "counted" and system.electrons is None:
         logger.warning(
             "%s: %g electrons, counted up to the stored Fermi level and rounded; --valence tells them better",

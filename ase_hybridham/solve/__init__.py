@@ -15,8 +15,10 @@ from ase_hybridham.solve.fermi import (
     occupations,
     spin_degeneracy,
 )
+from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
 
 __all__ = [
+    "OVERLAP_THRESHOLD",
     "BandError",
     "BlochSum",
     "band_error",

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ase_hybridham.solve.bloch import check_k_points
 from ase_hybridham.solve.dense import eigenvalues
 from ase_hybridham.solve.fermi import fermi_level
+from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
 from ase_hybridham.system import LCAOSystem
 
 __all__ = ["BandError", "band_error", "band_path", "bands"]
@@ -50,7 +51,13 @@ def band_path(atoms: Atoms, path: str | None = None, npoints: int = 100) -> Band
     raise ValueError(f"band path: expected a path through the special points {known}, got {path!r}")
 
 
-def bands(system: LCAOSystem, path: BandPath | ArrayLike, *, reference: float | None = None) -> BandStructure:
+def bands(
+    system: LCAOSystem,
+    path: BandPath | ArrayLike,
+    *,
+    reference: float | None = None,
+    overlap_threshold: float = OVERLAP_THRESHOLD,
+) -> BandStructure:
     """Band structure of a system, energies in eV as they are, (n_spins, n_k, n_bands).
 
     Parameters
@@ -61,6 +68,8 @@ def bands(system: LCAOSystem, path: BandPath | ArrayLike, *, reference: float | 
     reference : float, optional
         Energy in eV that plots put at zero; by default the system's Fermi level, computed from the electron
         count if it is not stored.
+    overlap_threshold : float
+        As in `eigenvalues`: where S(k) is nearly singular the last energies are +inf.
 
     Raises
     ------
@@ -70,8 +79,11 @@ def bands(system: LCAOSystem, path: BandPath | ArrayLike, *, reference: float | 
     if not isinstance(path, BandPath):
         path = BandPath(system.atoms.cell.complete(), check_k_points(path))
     if reference is None:
-        reference = system.fermi_level if system.fermi_level is not None else fermi_level(system)
-    return BandStructure(path, eigenvalues(system, path.kpts), reference=float(reference))
+        reference = system.fermi_level
+    if reference is None:
+        reference = fermi_level(system, overlap_threshold=overlap_threshold)
+    energies = eigenvalues(system, path.kpts, overlap_threshold=overlap_threshold)
+    return BandStructure(path, energies, reference=float(reference))
 
 
 @dataclass(frozen=True)
@@ -117,12 +129,12 @@ def band_error(
 ) -> BandError:
     """Error of predicted bands at the same k-points, over the states near the reference's Fermi level.
 
-    Bands are compared by their number.
+    Bands are compared by their number, states that both have.
 
     Parameters
     ----------
     reference, predicted : arrays, shape (n_spins, n_k, n_bands)
-        eV, ascending.
+        eV, ascending; +inf where there is no state (see `eigenvalues`).
     reference_level, predicted_level : float
         Fermi levels, eV.
     window : float, optional
@@ -138,7 +150,8 @@ def band_error(
         raise ValueError(
             f"bands: expected as many spins, k-points and bands as the reference, {theirs.shape}, got {ours.shape}"
         )
-    counted = np.abs(theirs - reference_level) <= (np.inf if window is None else window)
+    states = np.isfinite(theirs) & np.isfinite(ours)
+    counted = states & (np.abs(theirs - reference_level) <= (np.inf if window is None else window))
     if not counted.any():
         raise ValueError(f"window: no state of the reference lies within {window} eV of its Fermi level; widen it")
     filled = theirs <= reference_level
@@ -147,10 +160,10 @@ def band_error(
     gapped = gapped and float(theirs[~filled].min() - theirs[filled].max()) > GAP
 
     def after(shift: float) -> tuple[float, float]:
-        difference: NDArray = np.abs(ours - shift - theirs)[counted]
+        difference: NDArray = np.abs(ours[counted] - shift - theirs[counted])
         return float(difference.max()), float(difference.mean())
 
     largest, mean = after(0.0)
     aligned_max, aligned_mean = after(predicted_level - reference_level)
-    valence_max, valence_mean = after(ours[filled].max() - theirs[filled].max()) if gapped else (None, None)
+    valence_max, valence_mean = after(ours[filled & states].max() - theirs[filled].max()) if gapped else (None, None)
     return BandError(largest, mean, aligned_max, aligned_mean, valence_max, valence_mean, int(counted.sum()))

@@ -5,11 +5,12 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import LinAlgError, eigh, eigvalsh
+from scipy.linalg import LinAlgError
 from threadpoolctl import threadpool_limits
 
 from ase_hybridham.errors import OverlapError
 from ase_hybridham.solve.bloch import BlochSum, check_k_points
+from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD, NotPositiveError, Orthonormal, Projected, Reduction, reduction
 from ase_hybridham.system import LCAOSystem, PairBlocks
 
 __all__ = ["eigenstates", "eigenvalues"]
@@ -24,8 +25,13 @@ ASYMMETRY = 1e-4
 logger = logging.getLogger(__name__)
 
 
-def eigenvalues(system: LCAOSystem, k_points: ArrayLike) -> NDArray[np.float64]:
+def eigenvalues(
+    system: LCAOSystem, k_points: ArrayLike, *, overlap_threshold: float = OVERLAP_THRESHOLD
+) -> NDArray[np.float64]:
     """Eigenvalues in eV, ascending, shape (n_spins, n_k, n_bands).
+
+    At k-points where S(k) is nearly singular there are fewer states than orbitals; the last eigenvalues are then +inf,
+    and a warning tells it.
 
     Parameters
     ----------
@@ -33,18 +39,23 @@ def eigenvalues(system: LCAOSystem, k_points: ArrayLike) -> NDArray[np.float64]:
         With H; with S unless its basis is orthogonal.
     k_points : array, shape (n_k, 3)
         Fractional.
+    overlap_threshold : float
+        Directions in which S(k) has an eigenvalue below it are left out; 0: none.
 
     Raises
     ------
     OverlapError
-        If S is missing, or S(k) is not positive definite.
+        If S is missing, or an eigenvalue of S(k) is below minus the threshold.
     ValueError
-        If H is missing, a matrix element is not a finite number, or the k-points have another shape.
+        If H is missing, a matrix element is not a finite number, the threshold is negative, or the k-points have
+        another shape.
     """
-    return _for_every_k(system, k_points, vectors=False)[0]
+    return _for_every_k(system, k_points, overlap_threshold, vectors=False)[0]
 
 
-def eigenstates(system: LCAOSystem, k_points: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.complex128]]:
+def eigenstates(
+    system: LCAOSystem, k_points: ArrayLike, *, overlap_threshold: float = OVERLAP_THRESHOLD
+) -> tuple[NDArray[np.float64], NDArray[np.complex128]]:
     """Eigenvalues and eigenvectors; arguments and errors as `eigenvalues`.
 
     Returns
@@ -52,19 +63,26 @@ def eigenstates(system: LCAOSystem, k_points: ArrayLike) -> tuple[NDArray[np.flo
     eigenvalues : array, shape (n_spins, n_k, n_bands)
         eV, ascending.
     eigenvectors : array, shape (n_spins, n_k, n_orbitals, n_bands), complex
-        Column n belongs to eigenvalue n; c^dagger S(k) c = 1. Orbitals ordered atom, spin, orbital.
+        Column n belongs to eigenvalue n; c^dagger S(k) c = 1. Orbitals ordered atom, spin, orbital. Zero where the
+        eigenvalue is +inf.
     """
-    values, states = _for_every_k(system, k_points, vectors=True)
-    return values, states
+    return _for_every_k(system, k_points, overlap_threshold, vectors=True)
 
 
-def _for_every_k(system: LCAOSystem, k_points: ArrayLike, *, vectors: bool) -> tuple[NDArray, NDArray]:
+def _for_every_k(
+    system: LCAOSystem, k_points: ArrayLike, threshold: float, *, vectors: bool
+) -> tuple[NDArray, NDArray]:
     k = check_k_points(k_points)
+    if not (np.isfinite(threshold) and threshold >= 0):
+        raise ValueError(f"overlap threshold: expected a number >= 0, got {threshold}")
     hamiltonians, overlap = _bloch_sums(system)
     n, n_spins = system.n_orbitals, len(hamiltonians)
     is_real = not any(np.iscomplexobj(h.blocks.values) for h in hamiltonians)
     values = np.empty((n_spins, len(k), n))
     states = np.empty((n_spins, len(k), n, n if vectors else 0), dtype=np.complex128)
+    # k = -k modulo a reciprocal vector: all phases are +1 or -1, and real arithmetic costs a third
+    invariant = is_real & ~np.any(2 * k % 1, axis=1)
+    dropped: list[tuple[float, int, int]] = []  # smallest eigenvalue, directions left out, row of k
     batch = max(1, min(len(k), BATCH_BYTES // (16 * n * n)))
     room = np.empty((n_spins + 1, batch, n, n), dtype=np.complex128)
     with _blas_threads(n):
@@ -72,19 +90,40 @@ def _for_every_k(system: LCAOSystem, k_points: ArrayLike, *, vectors: bool) -> t
             some = k[start : start + batch]
             h = [operator.dense(some, out) for operator, out in zip(hamiltonians, room[:, : len(some)], strict=False)]
             s = overlap.dense(some, room[-1, : len(some)]) if overlap else None
-            for at, point in enumerate(some):
-                # k = -k modulo a reciprocal vector: all phases are +1 or -1, and real arithmetic costs a third
-                invariant = is_real and not np.any(2 * point % 1)
-                for spin in range(n_spins):
-                    pencil = [m if m is None else (m[at].real if invariant else m[at]) for m in (h[spin], s)]
-                    try:
-                        if vectors:
-                            values[spin, start + at], states[spin, start + at] = eigh(*pencil, check_finite=False)
-                        else:
-                            values[spin, start + at] = eigvalsh(*pencil, check_finite=False)
-                    except LinAlgError as error:
-                        raise _failure(pencil[1], point, error) from None
+            for at, row in enumerate(range(start, start + len(some))):
+                real = invariant[row]
+                try:
+                    reduced: Reduction = Orthonormal()
+                    if s is not None:
+                        reduced = reduction(s[at].real if real else s[at], threshold)
+                    for spin, matrices in enumerate(h):
+                        matrix = matrices[at].real if real else matrices[at]
+                        values[spin, row], found = reduced.solve(matrix, vectors=vectors)
+                        if found is not None:
+                            states[spin, row] = found
+                except LinAlgError as error:
+                    raise _failure(k[row], error, threshold) from None
+                if isinstance(reduced, Projected):
+                    dropped.append((reduced.smallest, reduced.n_dropped, row))
+    if dropped:
+        _warn_of(dropped, k, n, threshold)
     return values, states
+
+
+def _warn_of(dropped: list[tuple[float, int, int]], k: NDArray, n: int, threshold: float) -> None:
+    smallest, _, row = min(dropped)
+    most = max(count for _, count, _ in dropped)
+    logger.warning(
+        "overlap: smallest eigenvalue of S(k) %.1e at k = %s, below the threshold %g: "
+        "%d direction%s of %d projected out%s",
+        smallest,
+        np.round(k[row], 6).tolist(),
+        threshold,
+        most,
+        "s" if most > 1 else "",
+        n,
+        f", at {len(dropped)} of {len(k)} k-points" if len(k) > 1 else "",
+    )
 
 
 def _blas_threads(n: int) -> AbstractContextManager:
@@ -117,15 +156,13 @@ def _checked(blocks: PairBlocks, name: str) -> PairBlocks:
     return blocks.hermitian_part()
 
 
-def _failure(s: NDArray | None, k: NDArray, error: Exception) -> Exception:
+def _failure(k: NDArray, error: LinAlgError, threshold: float) -> Exception:
     """What went wrong at a k-point that LAPACK gave up on."""
     where = f"k = {np.round(k, 6).tolist()}"
-    if s is None:
-        return error
-    smallest = float(eigvalsh(s, subset_by_index=[0, 0])[0])
-    if smallest > 0:
+    if not isinstance(error, NotPositiveError):
         return ValueError(f"eigenvalues at {where}: LAPACK did not converge ({error})")
     return OverlapError(
-        f"overlap at {where}: expected a positive definite matrix, its smallest eigenvalue is {smallest:.2e}; "
+        f"overlap at {where}: expected a positive definite matrix, its smallest eigenvalue is {error.smallest:.2e} "
+        f"(threshold {threshold:g}); "
         "pairs are missing (raise the cutoff, check the cell and pbc), or S belongs to another basis or structure"
     )

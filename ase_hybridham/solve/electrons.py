@@ -8,6 +8,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from ase_hybridham.solve.fermi import count_electrons
+from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
 from ase_hybridham.system import LCAOSystem
 
 __all__ = ["solve_valences", "with_electrons"]
@@ -21,7 +22,11 @@ COARSE = 2.0  # k-points per 1/angstrom: to see a wrong valence, not a Fermi sur
 
 
 def with_electrons(
-    system: LCAOSystem, valence: Mapping[str, float] | None = None, electrons: float | None = None
+    system: LCAOSystem,
+    valence: Mapping[str, float] | None = None,
+    electrons: float | None = None,
+    *,
+    overlap_threshold: float = OVERLAP_THRESHOLD,
 ) -> LCAOSystem:
     """The system with its number of electrons, from the first source that knows it.
 
@@ -36,6 +41,8 @@ def with_electrons(
         Chemical symbol -> valence electrons, for every element of the system.
     electrons : float, optional
         Valence electrons in the cell.
+    overlap_threshold : float
+        Of the count, as in `eigenvalues`.
 
     Raises
     ------
@@ -67,7 +74,7 @@ def with_electrons(
         found = basis.electrons(numbers)
     countable = system.fermi_level is not None and system.hamiltonian and (system.overlap or basis.orthogonal)
     if found is None and countable:
-        count = count_electrons(system)
+        count = count_electrons(system, overlap_threshold=overlap_threshold)
         found = float(round(count))
         provenance["electrons"] = "counted"
         if abs(count - found) > ROUNDING:
@@ -75,7 +82,7 @@ def with_electrons(
                 "%s: counted %.3f electrons below the Fermi level, not an integer", system.atoms.symbols, count
             )
     elif found is not None and system.electrons is None and (valence or electrons is not None) and countable:
-        count = count_electrons(system, density=COARSE)
+        count = count_electrons(system, density=COARSE, overlap_threshold=overlap_threshold)
         if abs(count - found) > MISCOUNT:
             logger.warning(
                 "%s: %g electrons given, but %.1f states lie below the stored Fermi level; check the valences",

@@ -11,6 +11,7 @@ from scipy.special import erfc, expit
 
 from ase_hybridham.solve.bloch import check_k_points
 from ase_hybridham.solve.dense import eigenvalues
+from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
 from ase_hybridham.system import LCAOSystem
 
 __all__ = [
@@ -123,7 +124,7 @@ def find_fermi_level(
     Parameters
     ----------
     energies : array, shape (n_spins, n_k, n_bands)
-        eV.
+        eV; +inf where there is no state (see `eigenvalues`).
     weights : array, shape (n_k,)
         Sum 1.
     degeneracy : float
@@ -134,20 +135,22 @@ def find_fermi_level(
     ValueError
         If the states cannot hold the electrons.
     """
-    capacity = degeneracy * energies.shape[0] * energies.shape[2]
+    states = np.isfinite(energies)
+    w = np.asarray(weights, dtype=np.float64)
+    capacity = degeneracy * float(np.einsum("skn,k->", states, w))
     if not 0 <= electrons <= capacity + ELECTRON_TOLERANCE:
         raise ValueError(f"electrons: expected 0 to {capacity:g}, which the states can hold, got {electrons:g}")
 
     def excess(level: float) -> float:
         filling = occupations(energies, level, width=width, smearing=smearing)
-        return degeneracy * float(np.einsum("skn,k->", filling, np.asarray(weights))) - electrons
+        return degeneracy * float(np.einsum("skn,k->", filling, w)) - electrons
 
     margin = 1.0 + 50 * width
     tolerance = ELECTRON_TOLERANCE * max(1.0, electrons)
 
     def last_below(limit: float) -> float:
         """Supremum of the levels with excess < limit; the count only grows with the level."""
-        low, high = float(energies.min()) - margin, float(energies.max()) + margin
+        low, high = float(energies.min()) - margin, float(energies[states].max()) + margin
         while (middle := 0.5 * (low + high)) not in (low, high):
             low, high = (middle, high) if excess(middle) < limit else (low, middle)
         return low
@@ -186,6 +189,7 @@ def fermi_level(
     density: float | None = None,
     width: float = WIDTH,
     smearing: Smearing = "fermi-dirac",
+    overlap_threshold: float = OVERLAP_THRESHOLD,
 ) -> float:
     """Fermi level in eV from the electron count; the middle of the gap for an insulator.
 
@@ -200,6 +204,8 @@ def fermi_level(
         By default what `electrons_of` finds.
     width, smearing
         As in `occupations`.
+    overlap_threshold : float
+        As in `eigenvalues`.
 
     Raises
     ------
@@ -210,7 +216,8 @@ def fermi_level(
     """
     count = electrons_of(system, electrons)
     k, w = _mesh_or_given(system, k_points, weights, density)
-    return find_fermi_level(eigenvalues(system, k), w, count, spin_degeneracy(system), width=width, smearing=smearing)
+    energies = eigenvalues(system, k, overlap_threshold=overlap_threshold)
+    return find_fermi_level(energies, w, count, spin_degeneracy(system), width=width, smearing=smearing)
 
 
 def count_electrons(
@@ -222,8 +229,9 @@ def count_electrons(
     density: float | None = None,
     width: float = WIDTH,
     smearing: Smearing = "fermi-dirac",
+    overlap_threshold: float = OVERLAP_THRESHOLD,
 ) -> float:
-    """Electrons in the cell up to a level in eV, by default the system's own Fermi level.
+    """Electrons in the cell up to a level in eV, by default the system's own Fermi level; arguments as `fermi_level`.
 
     Raises
     ------
@@ -234,7 +242,8 @@ def count_electrons(
     if at is None:
         raise ValueError("electrons: cannot be counted, this system has no Fermi level")
     k, w = _mesh_or_given(system, k_points, weights, density)
-    filling = occupations(eigenvalues(system, k), at, width=width, smearing=smearing)
+    energies = eigenvalues(system, k, overlap_threshold=overlap_threshold)
+    filling = occupations(energies, at, width=width, smearing=smearing)
     return spin_degeneracy(system) * float(np.einsum("skn,k->", filling, w))
 
 
