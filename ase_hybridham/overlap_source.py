@@ -14,7 +14,7 @@ from typing import Any
 from ase import Atoms
 
 from ase_hybridham.errors import OverlapError
-from ase_hybridham.io import read_system
+from ase_hybridham.io import attach_radial_functions, read_system
 from ase_hybridham.overlap import check_overlap, overlap_from_basis
 from ase_hybridham.overlap.given import difference_from_basis
 from ase_hybridham.store import names_data_set, read_structure
@@ -151,8 +151,6 @@ def basis_names(provenance: Mapping[str, Any]) -> dict[str, str]:
 
 def _with_files(basis: Basis, folder: str | Path, names: Mapping[str, str] | None, told: Mapping[str, Any]) -> Basis:
     """The basis with the functions of a folder, unless it has its own; then they are only compared."""
-    from ase_hybridham.io import attach_radial_functions
-
     inner = told.get("structure", told)
     settings = inner if isinstance(inner, Mapping) else {}
     found = attach_radial_functions(basis, folder, {**basis_names(told), **(names or {})}, settings)

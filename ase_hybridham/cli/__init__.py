@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "errors of a checkpoint on a data set, in meV",
     "bands": "band structure of a checkpoint, a data set or another program's files",
     "predict": "H of a structure from a checkpoint, written for this package or for DeepH's tools",
+    "overlap": "S of a structure from its basis functions, with no DFT program, for DeepH's tools",
     "import-deephe3": "a DeepH-E3 checkpoint to one of this package",
     "demo": "real DFT data, training and a band plot in minutes",
 }
