@@ -6,7 +6,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_hybridham.errors import OverlapError
-from ase_hybridham.overlap.twocenter import overlap_from_basis
+from ase_hybridham.overlap.assembly import overlap_from_basis
 from ase_hybridham.system import Basis, PairBlocks, PairList
 from ase_hybridham.system.pairs import outside_of_radii, pair_vectors
 

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_hybridham.overlap.bessel import derivatives, spherical_bessel
-from ase_hybridham.overlap.gaussian import overlap_from_basis as gaussian_overlap
-from ase_hybridham.overlap.quadrature import Quadrature, bohr_of, common_rule, overlap_range
+from ase_hybridham.overlap.quadrature import Quadrature
+from ase_hybridham.overlap.rules import common_rule, overlap_range
 from ase_hybridham.symmetry import spherical_harmonics
-from ase_hybridham.system import AtomBasis, Basis, GaussianRadial, PairBlocks, PairList
+from ase_hybridham.system import AtomBasis
 
-__all__ = ["RadialIntegrals", "gaunt", "overlap_from_basis"]
+__all__ = ["Channel", "RadialIntegrals", "gaunt"]
 
 
 # Elements of a table of Bessel functions, distances x k.
@@ -137,54 +136,3 @@ class RadialIntegrals:
                 if n < order:
                     bessel = derivatives(bessel) * self.points
         return out
-
-
-def overlap_from_basis(atoms: Atoms, basis: Basis, pairs: PairList | None = None) -> PairBlocks:
-    """S_ij(R) = <i, 0|j, R> from the radial functions of a basis.
-
-    Parameters
-    ----------
-    atoms : ase.Atoms
-        Any pbc; positions may lie outside the cell.
-    basis : Basis
-        Every shell of the elements of `atoms` carries its radial function.
-    pairs : PairList, optional
-        Pairs of `atoms`; by default those within the sum of the basis' cutoff radii.
-
-    Returns
-    -------
-    PairBlocks
-        float64, on `pairs`.
-
-    Raises
-    ------
-    OverlapError
-        If a shell has no radial function, or the functions come from different programs.
-    ValueError
-        If the basis lacks an element, or a cutoff radius where `pairs` is not given.
-    """
-    lacking = sorted({symbol for symbol in atoms.get_chemical_symbols() if symbol not in basis})
-    if lacking:
-        raise ValueError(f"basis {basis.name}: no element {lacking[0]}, only {', '.join(basis.atoms)}")
-    if pairs is None:
-        pairs = PairList.from_atoms(atoms, basis.cutoffs())
-    if any(isinstance(shell.radial, GaussianRadial) for z in np.unique(pairs.numbers) for shell in basis[z].shells):
-        return gaussian_overlap(atoms, basis, pairs)
-    stacks = {}
-    for (z_i, z_j), rows in pairs.element_groups.items():
-        stacks[z_i, z_j] = _blocks(basis[z_i], basis[z_j], pairs.vectors[rows])
-    return PairBlocks.from_groups(pairs, basis, stacks)
-
-
-def _blocks(first: AtomBasis, second: AtomBasis, vectors: NDArray) -> NDArray[np.float64]:
-    """S of pairs of two elements, shape (n, n_i, n_j); vectors in angstrom."""
-    vectors = vectors / bohr_of(first)
-    distances = np.linalg.norm(vectors, axis=1)
-    integrals = RadialIntegrals.of_atoms(first, second)
-    radial = integrals.at(distances)
-    harmonics = spherical_harmonics(vectors, max(first.degrees) + max(second.degrees))
-    out = np.zeros((len(vectors), first.size, second.size))
-    for n, c in enumerate(integrals.channels):
-        block = out[:, first.slices[c.row], second.slices[c.column]]
-        block += np.einsum("n,abm,nm->nab", radial[:, n], gaunt(c.l1, c.l2, c.L), harmonics[c.L])
-    return out

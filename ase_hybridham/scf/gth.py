@@ -10,9 +10,17 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
+from ase_hybridham.errors import OverlapError
 from ase_hybridham.system import AtomBasis, Basis, GaussianRadial, Shell
 
-__all__ = ["PSEUDOPOTENTIALS", "gth_basis", "gth_pseudopotential", "shell_occupations"]
+__all__ = [
+    "PSEUDOPOTENTIALS",
+    "gaussian_shells",
+    "gth_basis",
+    "gth_pseudopotential",
+    "require_pyscf",
+    "shell_occupations",
+]
 
 PSEUDOPOTENTIALS = {"lda": "gth-pade", "pbe": "gth-pbe"}
 SHORT = "-short"
@@ -52,6 +60,33 @@ def gth_basis(name: str, symbols: Iterable[str], xc: str) -> Basis:
         valence = float(sum(gth_pseudopotential(symbol, xc)[0]))
         atoms.append(AtomBasis(symbol, shells, valence, radius))
     return Basis.of(*atoms, name=name)
+
+
+def gaussian_shells(atom: AtomBasis) -> list[list]:
+    """The shells of an atom basis in PySCF's basis format: ``[[l, [exponent, coefficient], ...], ...]``.
+
+    Raises
+    ------
+    OverlapError
+        If a shell has no Gaussians.
+    """
+    entries = []
+    for n, shell in enumerate(atom.shells):
+        if not isinstance(shell.radial, GaussianRadial):
+            raise OverlapError(
+                f"basis: expected Gaussians in shell {shell.label or n} of {atom.symbol}, "
+                f"got {'samples' if shell.radial else 'no radial function'}; PySCF needs a basis of Gaussians"
+            )
+        entries.append([shell.l, *map(list, zip(shell.radial.exponents, shell.radial.coefficients, strict=True))])
+    return entries
+
+
+def require_pyscf(what: str) -> None:
+    """Raise ImportError with the install line if PySCF is missing; `what` needs it."""
+    try:
+        import pyscf.gto  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"{what}: PySCF is not installed; pip install ase-hybridham[dft]") from error
 
 
 def gth_pseudopotential(symbol: str, xc: str) -> list[Any]:

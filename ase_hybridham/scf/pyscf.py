@@ -21,11 +21,17 @@ from ase.units import Hartree
 from numpy.typing import NDArray
 
 from ase_hybridham.overlap import overlap_from_basis
-from ase_hybridham.overlap.gaussian import gaussian_shells, require_pyscf
 from ase_hybridham.scf.box import Box, check_distances, grid_sizes, k_mesh_of_length, shared_grids
 from ase_hybridham.scf.engine import check_numbers
 from ase_hybridham.scf.fourier import least_k_mesh
-from ase_hybridham.scf.gth import PSEUDOPOTENTIALS, gth_basis, gth_pseudopotential, shell_occupations
+from ase_hybridham.scf.gth import (
+    PSEUDOPOTENTIALS,
+    gaussian_shells,
+    gth_basis,
+    gth_pseudopotential,
+    require_pyscf,
+    shell_occupations,
+)
 from ase_hybridham.scf.hoppings import hoppings
 from ase_hybridham.scf.loop import self_consistent
 from ase_hybridham.solve import fermi_level, gamma_mesh

@@ -64,7 +64,7 @@ class SampledRadial:
     cutoff : float
         Radius in bohr beyond which the function is zero.
     rule : str
-        A key of `overlap.quadrature.RULES`.
+        A key of `overlap.rules.RULES`.
     bohr : float
         Angstrom per bohr of the program.
     settings : tuple of (str, float)

@@ -17,8 +17,7 @@ from pyscf.data.nist import BOHR
 from scipy.spatial.transform import Rotation
 
 from ase_hybridham.overlap import overlap_from_basis
-from ase_hybridham.overlap.gaussian import gaussian_shells
-from ase_hybridham.scf.gth import gth_basis, gth_pseudopotential
+from ase_hybridham.scf.gth import gaussian_shells, gth_basis, gth_pseudopotential
 from ase_hybridham.store import append_systems, set_splits
 from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList, convert_orbitals
 

@@ -1,6 +1,4 @@
-"""Overlaps of Gaussians: against PySCF's lattice sums, under rotation, and for large cells."""
-
-import sys
+"""Overlaps of Gaussian shells: against PySCF's lattice sums, under rotation, and for large cells."""
 
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from ase_hybridham.errors import OverlapError
 from ase_hybridham.overlap import overlap_from_basis
-from ase_hybridham.overlap.gaussian import gaussian_shells
+from ase_hybridham.scf.gth import gaussian_shells
 from ase_hybridham.solve import BlochSum
 from ase_hybridham.symmetry import rotate_blocks
 from ase_hybridham.system import AtomBasis, Basis, GaussianRadial, PairList, Shell, orbital_order
@@ -99,7 +97,7 @@ def test_overlaps_stand_on_the_pairs_given():
     pairs = PairList.from_atoms(atoms, 3.0)
     overlap = overlap_from_basis(atoms, BASIS, pairs)
     assert overlap.pairs is pairs
-    np.testing.assert_array_equal(overlap.values, overlap_from_basis(atoms, BASIS).on_pairs(pairs).values)
+    np.testing.assert_allclose(overlap.values, overlap_from_basis(atoms, BASIS).on_pairs(pairs).values, atol=1e-14)
 
 
 def test_two_s_gaussians_overlap_as_the_closed_form_says():
@@ -114,16 +112,10 @@ def test_two_s_gaussians_overlap_as_the_closed_form_says():
 
 def test_a_basis_without_radial_functions_is_refused_with_the_remedies():
     basis = Basis.of(AtomBasis.from_degrees("C", [0, 1], cutoff=3.0))
-    with pytest.raises(OverlapError, match=r"shell 0 of C has no radial function; give the overlap .* Gaussian"):
+    with pytest.raises(OverlapError, match=r"shell 0 of C has no radial function; .*basis files"):
         overlap_from_basis(Atoms("C"), basis)
 
 
 def test_an_element_outside_the_basis_is_named():
     with pytest.raises(ValueError, match="no element O, only C, Mo"):
         overlap_from_basis(Atoms("CO", [[0, 0, 0], [0, 0, 1.1]]), BASIS)
-
-
-def test_without_pyscf_the_install_line_is_given(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyscf.gto", None)
-    with pytest.raises(ImportError, match=r"pip install ase-hybridham\[dft\]"):
-        overlap_from_basis(Atoms("C"), BASIS)

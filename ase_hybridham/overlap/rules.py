@@ -1,0 +1,65 @@
+"""The rule of every program, and which one the shells of some atoms follow."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ase_hybridham.errors import OverlapError
+from ase_hybridham.overlap.quadrature import Rule
+from ase_hybridham.overlap.rules_gaussian import GAUSSIAN, NEGLIGIBLE
+from ase_hybridham.overlap.rules_openmx import OPENMX
+from ase_hybridham.overlap.rules_uniform import ABACUS, SIESTA
+from ase_hybridham.system import AtomBasis, Radial, SampledRadial
+
+__all__ = ["RULES", "bohr_of", "common_rule", "overlap_range"]
+
+RULES = {"abacus": ABACUS, "gaussian": GAUSSIAN, "openmx": OPENMX, "siesta": SIESTA}
+
+
+def common_rule(*atoms: AtomBasis) -> Rule:
+    """The rule of all shells.
+
+    Raises
+    ------
+    OverlapError
+        If a shell has no radial function, or the functions follow different rules, settings or bohr.
+    """
+    found: dict[tuple, str] = {}
+    for atom in atoms:
+        for n, shell in enumerate(atom.shells):
+            if shell.radial is None:
+                raise OverlapError(
+                    f"overlap: shell {shell.label or n} of {atom.symbol} has no radial function; "
+                    "take them from basis files (--basis-dir), or give the overlap (overlap=)"
+                )
+            settings = getattr(shell.radial, "settings", ())
+            found.setdefault((shell.radial.rule, shell.radial.bohr, tuple(sorted(settings))), atom.symbol)
+    (rule, *one), *others = found
+    for other in others:
+        raise OverlapError(
+            f"overlap: expected radial functions of one origin, got {found[rule, *one]} by {_described(rule, *one)} "
+            f"and {found[other]} by {_described(*other)}; take the basis files of one program with one set of settings"
+        )
+    if rule not in RULES:
+        raise OverlapError(f"overlap: unknown rule {rule!r} of {found[rule, *one]}, only {', '.join(RULES)}; update")
+    return RULES[rule]
+
+
+def _described(rule: str, bohr: float, settings: Sequence[tuple[str, float]]) -> str:
+    return ", ".join([f"the rule of {rule}", f"bohr = {bohr:.10g} angstrom", *(f"{k} = {v:g}" for k, v in settings)])
+
+
+def bohr_of(atom: AtomBasis) -> float:
+    """Angstrom per bohr of the radial functions of an atom, which `common_rule` has checked."""
+    radial = atom.shells[0].radial
+    assert radial is not None
+    return radial.bohr
+
+
+def overlap_range(first: AtomBasis, second: AtomBasis) -> float:
+    """Distance in bohr beyond which no shells of two atoms overlap (Gaussians: by more than 1e-16)."""
+    return sum(max(_radius(shell.radial) for shell in atom.shells if shell.radial) for atom in (first, second))
+
+
+def _radius(radial: Radial) -> float:
+    return radial.cutoff if isinstance(radial, SampledRadial) else float(np.sqrt(NEGLIGIBLE / min(radial.exponents)))
