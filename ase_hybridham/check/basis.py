@@ -23,7 +23,8 @@ FROM_BASIS = "S from the basis"
 FITS = (1e-6, 1e-4)  # warning, failed
 ONSITE = 1e-6  # functions of equal norm differ by more than this in their overlaps on the atom
 DIRECTIONS = 0.1  # of the difference: what of it is no two-center integral if positions or orders are wrong
-EXPLAINS = 0.1  # of the difference: what may be left once shells are taken for each other
+EXPLAINS = 0.1  # of the difference: what may be left once shells are taken for each other,
+HELPS = 0.99  # and what each such exchange may leave
 SAMPLE = 400  # pairs on which that is tried
 
 
@@ -134,7 +135,7 @@ def _renamed_shells(overlap: PairBlocks, expected: PairBlocks) -> str:
             for name, change in _relabelings(overlap.basis[z]):
                 attempt = {**matrices, z: change @ matrices[z]}
                 left = _distance(ours, theirs, attempt)
-                if left < 0.9 * least:
+                if left < HELPS * least:
                     found, least, best = name, left, attempt
         if not found:
             break
