@@ -8,8 +8,11 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ase_hybridham.cli.overlap_options import add_basis_arguments, parse_basis
 
 if TYPE_CHECKING:
     from ase_hybridham.check import Finding
@@ -27,10 +30,10 @@ SAME_H = 4e-6  # eV; compact storage rounds
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "sources",
-        nargs="+",
+        nargs="*",
         metavar="SOURCE",
         type=Path,
-        help="a structure, or a folder that holds structures at any depth",
+        help="a structure, or a folder that holds structures at any depth; none with --basis-dir alone",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, help="the data set; what it already holds stays")
     parser.add_argument("--format", help="format of the files, where it should not be recognised")
@@ -42,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ELEMENT=N",
         help="valence electrons, as in C=4 S=6",
     )
+    add_basis_arguments(parser)
     parser.add_argument(
         "--split",
         metavar="SPEC",
@@ -61,9 +65,11 @@ def run(args: argparse.Namespace) -> int:
     """Convert, and tell what was done. A structure that the data set has already is not read again."""
     from ase_hybridham import __version__
     from ase_hybridham.cli.parallel import available_cores
+    from ase_hybridham.cli.radial_functions import attach_to_data_set, misfits
     from ase_hybridham.cli.reading import Reader
     from ase_hybridham.cli.source import parse_valence
     from ase_hybridham.cli.splits import Index, parse_fractions
+    from ase_hybridham.errors import FormatError
     from ase_hybridham.store import DataSet, append_systems, random_splits, set_splits, set_valences
 
     processes = available_cores() if args.processes is None else args.processes
@@ -72,6 +78,9 @@ def run(args: argparse.Namespace) -> int:
     index = Index(args.split) if args.split and "=" not in args.split else None
     fractions = parse_fractions(args.split) if args.split and index is None else {}
     random_splits([], fractions)  # shares that make no sense are refused before the work
+    names_of_bases = parse_basis(args.basis, args.basis_dir)
+    if not args.sources and args.basis_dir is None:
+        raise ValueError("SOURCE: expected at least one, or --basis-dir for a data set that is there")
     report = Report(keep_going=args.keep_going, checked=not args.no_check)
     reader = Reader(args.format, parse_valence(args.valence), check=not args.no_check)
     tasks = _tasks(args.sources, args.format, args.output, index, report)
@@ -81,10 +90,17 @@ def run(args: argparse.Namespace) -> int:
         refused = report.refuse if args.keep_going else None
         added = append_systems(args.output, systems, compact=args.compact, provenance=made_by, refused=refused)
     if not args.output.exists():
+        if not args.sources:
+            raise FormatError(f"{args.output}: no such file; give a SOURCE to make it of")
         raise ValueError(f"{args.output}: not one structure could be read; {next(iter(report.failed.values()))}")
+    attached = None
+    if args.basis_dir is not None:
+        attached = attach_to_data_set(args.output, args.basis_dir, names_of_bases)
     with DataSet(args.output) as data:
         names, splits = data.names, data.splits
         report.look_at(data)
+        if added and attached is None:
+            report.mixed += misfits(data)
         if args.split:
             sources = {name: str(data.head(name).provenance.get("source", "")) for name in names} if index else {}
             splits = index.splits(sources) if index else random_splits(names, fractions, args.split_seed)
@@ -102,11 +118,12 @@ def run(args: argparse.Namespace) -> int:
         "in_no_split": len(names) - sum(map(len, splits.values())),
         "electrons_counted": report.counted,
         "valences_found": report.found,
+        "radial_functions": None if attached is None else asdict(attached),
         "checks": report.checks(),
         "mixed": report.mixed,
     }
     print(json.dumps(result) if args.json else _summary(result))
-    for message in report.messages():
+    for message in [*report.messages(), *(attached.warnings if attached else ())]:
         print(message, file=sys.stderr)
     return 1 if report.failed else 0
 
@@ -355,4 +372,7 @@ def _summary(result: Mapping[str, Any]) -> str:
         line += "; " + ", ".join(f"{split} {count}" for split, count in result["splits"].items())
         if result["in_no_split"]:
             line += f", in no split {result['in_no_split']}"
+    if functions := result["radial_functions"]:
+        fit = "" if functions["error"] is None else f", which give the stored S to {functions['error']:.1e}"
+        line += f"; radial functions of {', '.join(functions['elements'])}{fit}"
     return line

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         if args.output:
             raise ValueError(f"{args.source}: a checkpoint holds no matrices; --output draws those of data")
         metadata = read_metadata(args.source)
-        print(json.dumps(metadata) if args.json else _checkpoint_text(args.source, metadata))
+        print(json.dumps(_without_numbers(metadata)) if args.json else _checkpoint_text(args.source, metadata))
         return 0
     content, hamiltonian, overlap = _content(args.source, args.format)
     if args.output:
@@ -89,6 +89,7 @@ def _describe(data: "DataSet") -> "tuple[dict[str, Any], Decay, Decay | None]":
         "atoms": _range([len(atoms) for atoms in structures]),
         "pairs": _range([head.n_pairs for head in heads]),
         "elements": _elements(data.basis, symbols),
+        "orthogonal": data.basis.orthogonal,
         "spin": data.spin,
         "compact": sum(head.compact for head in heads),
         "splits": {split: len(names) for split, names in data.splits.items()},
@@ -116,6 +117,7 @@ def _describe_system(source: str, system: "LCAOSystem") -> "tuple[dict[str, Any]
         "pairs": len(system.pairs),
         "orbitals": system.n_orbitals,
         "elements": _elements(system.basis, list(system.atoms.symbols)),
+        "orthogonal": system.basis.orthogonal,
         "spin": system.spin,
         "fermi_eV": system.fermi_level,
         "electrons": system.electrons,
@@ -135,9 +137,15 @@ def _elements(basis: "Basis", symbols: Sequence[str]) -> dict[str, Any]:
             "shells": list(atom.degrees),
             "valence": atom.valence,
             "cutoff_angstrom": atom.cutoff,
+            "radial_functions": _program({shell.radial.rule if shell.radial else None for shell in atom.shells}),
         }
         for symbol, atom in basis.atoms.items()
     }
+
+
+def _program(rules: "set[str | None]") -> str | None:
+    """By whose rule the radial functions of an element are integrated; None if it lacks one."""
+    return None if None in rules else "/".join(sorted(rule for rule in rules if rule))
 
 
 def _matrices(systems: "Iterable[LCAOSystem]") -> "tuple[dict[str, Any], Decay, Decay | None]":
@@ -218,7 +226,20 @@ def _element_text(content: Mapping[str, Any]) -> list[str]:
         valence = "unknown" if atom["valence"] is None else f"{atom['valence']:g}"
         cutoff = "unknown" if atom["cutoff_angstrom"] is None else f"{atom['cutoff_angstrom']:.3f} A"
         lines.append(f"{symbol}: {atom['atoms']} atoms, {shells}, valence {valence}, radius {cutoff}")
-    return lines
+    programs = {symbol: atom["radial_functions"] for symbol, atom in content["elements"].items()}
+    return [*lines, _overlap_text(programs, content["orthogonal"])]
+
+
+def _overlap_text(programs: Mapping[str, str | None], orthogonal: bool) -> str:
+    """Whether S of any structure follows from the radial functions; element -> whose they are."""
+    if orthogonal:
+        return "S is 1 by definition of the orbitals"
+    known = [f"{symbol} ({program})" for symbol, program in programs.items() if program]
+    lacking = [symbol for symbol, program in programs.items() if not program]
+    if not lacking:
+        return f"S can be computed: radial functions of {', '.join(known)}"
+    only = f", only of {', '.join(known)}" if known else ""
+    return f"S cannot be computed: no radial functions of {', '.join(lacking)}{only}"
 
 
 def _decay_text(content: Mapping[str, Any]) -> list[str]:
@@ -244,13 +265,31 @@ def _word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _rule(shell: Mapping[str, Any]) -> str | None:
+    """Of a shell in the metadata of a checkpoint."""
+    return shell["samples"]["rule"] if "samples" in shell else "gaussian" if "gaussians" in shell else None
+
+
+def _without_numbers(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of a checkpoint without the samples of radial functions, which are long."""
+    atoms = []
+    for atom in metadata["basis"]["atoms"]:
+        shells = [dict(shell) for shell in atom["shells"]]
+        for shell in (shell for shell in shells if "samples" in shell):
+            shell["samples"] = {k: v for k, v in shell["samples"].items() if k not in ("mesh", "values")}
+        atoms.append({key: value for key, value in atom.items() if key != "meshes"} | {"shells": shells})
+    return {**metadata, "basis": {**metadata["basis"], "atoms": atoms}}
+
+
 def _checkpoint_text(source: str, metadata: dict[str, Any]) -> str:
     stage1, stage2 = metadata["config"]["stage1"], metadata["config"]["stage2"]
     lines = [f"{source}: {'both stages' if metadata['hybrid'] else 'stage 1 only'}, spin {metadata['spin']}"]
+    programs: dict[str, str | None] = {}
     for atom in metadata["basis"]["atoms"]:
         shells = "".join("spdfghi"[shell["l"]] for shell in atom["shells"])
-        radial = "with" if all("gaussians" in shell for shell in atom["shells"]) else "without"
-        lines.append(f"{atom['symbol']}: {shells}, valence {atom['valence']}, {radial} radial functions")
+        lines.append(f"{atom['symbol']}: {shells}, valence {atom['valence']}")
+        programs[atom["symbol"]] = _program({_rule(shell) for shell in atom["shells"]})
+    lines.append(_overlap_text(programs, metadata["basis"]["orthogonal"]))
     lines.append(f"stage 1: {stage1['irreps']}, {stage1['n_blocks']} blocks")
     if stage2 is not None:
         form = f"frame {stage2['frame']}, width {stage2['width']}, {stage2['n_groups']} x {stage2['n_blocks']} blocks"

@@ -10,7 +10,13 @@ from ase_hybridham.io import pao
 from ase_hybridham.io.basis_format import BasisFormat
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem
 
-__all__ = ["BASIS_FORMATS", "attach_radial_functions", "with_radial_functions"]
+__all__ = [
+    "BASIS_FORMATS",
+    "attach_radial_functions",
+    "basis_names",
+    "integral_settings",
+    "with_radial_functions",
+]
 
 SAME_RADIUS = 2e-3  # angstrom; radii fitted to pairs are rounded up to 0.001
 
@@ -86,6 +92,11 @@ def basis_names(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Chemical symbol -> name of the basis, of those that a provenance tells."""
     names = provenance.get("basis")
     return dict(names) if isinstance(names, Mapping) else {}
+
+
+def integral_settings(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a provenance that some format of basis files looks at."""
+    return {key: provenance[key] for one in BASIS_FORMATS for key in one.settings if key in provenance}
 
 
 def _basis_files(folder: Path) -> dict[Path, BasisFormat]:

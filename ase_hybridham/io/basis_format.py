@@ -27,8 +27,9 @@ class BasisFormat:
         basis is called, as in C6.0-s2p2d1, None where nobody knows. By the name of the file where that tells.
     read : callable
         ``read(path, atom, name, settings)``: the `AtomBasis` with radial functions, and what else the file tells;
-        raises FormatError if the file does not fit `atom` or the name. `settings` is the provenance of a system:
-        a program's settings of its integrals.
+        raises FormatError if the file does not fit `atom` or the name. `settings` is the provenance of a system.
+    settings : tuple of str
+        Entries of a provenance that `read` looks at: a program's settings of its integrals.
     """
 
     name: str
@@ -36,3 +37,4 @@ class BasisFormat:
     sniff: Callable[[Path], bool]
     may_hold: Callable[[Path, str, str | None], bool]
     read: Callable[[Path, AtomBasis, str | None, Mapping[str, Any]], AtomBasis]
+    settings: tuple[str, ...] = ()

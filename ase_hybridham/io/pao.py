@@ -213,9 +213,9 @@ def _read(path: Path, atom: AtomBasis, name: str | None, settings: Mapping[str, 
     told = _integral_settings(path, settings)
     shells = []
     for n, shell in enumerate(atom.shells):
-        values = pao.functions[shell.l][atom.degrees[:n].count(shell.l)]
-        radial = SampledRadial(pao.mesh, values, pao.cutoff, "openmx", BOHR, told)
-        shells.append(replace(shell, radial=radial))
+        column = atom.degrees[:n].count(shell.l)
+        radial = SampledRadial(pao.mesh, pao.functions[shell.l][column], pao.cutoff, "openmx", BOHR, told)
+        shells.append(replace(shell, label=shell.label or f"{SHELLS[shell.l]}{column + 1}", radial=radial))
     valence = pao.valence if atom.valence is None else atom.valence
     return replace(atom, shells=tuple(shells), valence=valence, cutoff=pao.cutoff * BOHR)
 
@@ -249,4 +249,6 @@ def _check_name(path: Path, symbol: str, name: str, counts: Sequence[int]) -> No
         raise FormatError(f"{path}: the shells of {symbol} are {shells}, {name} has others; name the right basis")
 
 
-FORMAT = BasisFormat("openmx", ".pao or .pao.gz", _sniff, _may_hold, _read)
+FORMAT = BasisFormat(
+    "openmx", ".pao or .pao.gz", _sniff, _may_hold, _read, tuple(entry for entry, _ in INTEGRALS.values())
+)

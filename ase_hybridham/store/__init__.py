@@ -15,7 +15,7 @@ is written; therefore nothing is ever written into a data set in place: a copy i
 """
 
 from ase_hybridham.store.reading import DataSet, StructureHead, is_data_set, names_data_set, read_structure
-from ase_hybridham.store.writing import append_systems, random_splits, set_splits, set_valences
+from ase_hybridham.store.writing import append_systems, random_splits, set_basis, set_splits, set_valences
 
 __all__ = [
     "DataSet",
@@ -25,6 +25,7 @@ __all__ = [
     "names_data_set",
     "random_splits",
     "read_structure",
+    "set_basis",
     "set_splits",
     "set_valences",
 ]

@@ -160,8 +160,13 @@ class DataSet(Mapping[str, LCAOSystem]):
         return list(self.splits[name])
 
     def content_hash(self) -> str:
-        """Hash of names, structures, H, S and basis as stored; splits and compression do not enter."""
-        digest = hashlib.sha256(json.dumps([self.spin, self.basis.to_dict()], sort_keys=True).encode())
+        """Hash of names, structures, shells, H and S as stored.
+
+        Splits, compression, and what may be told of the elements later (valences, radii, radial functions) do not
+        enter.
+        """
+        shells = {symbol: atom.degrees for symbol, atom in self.basis.atoms.items()}
+        digest = hashlib.sha256(json.dumps([self.spin, self.basis.orthogonal, shells], sort_keys=True).encode())
         for name in self.names:
             with self._read(name) as group:
                 digest.update(f"{name}\0{read_word(group, 'digest')}\0".encode())
@@ -275,7 +280,7 @@ def _readable(path: Path, what: str) -> Iterator[None]:
         yield
     except FormatError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise FormatError(f"{path}: {what} cannot be read ({error}); copy or make the data set again") from error
 
 

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -23,7 +24,7 @@ from ase_hybridham.store.layout import FORMAT, SCHEMA, UNITS, checksum, digest, 
 from ase_hybridham.store.reading import DataSet, numbers_of, opened, read_basis, read_mapping
 from ase_hybridham.system import Basis, LCAOSystem
 
-__all__ = ["append_systems", "random_splits", "set_splits", "set_valences"]
+__all__ = ["append_systems", "random_splits", "set_basis", "set_splits", "set_valences"]
 
 # HDF5's own structures with checksums, which its default of 1998 lacks: there a flipped bit made it loop for ever
 CHECKED = ("v110", "v110")
@@ -137,6 +138,27 @@ def set_valences(path: str | Path, valence: Mapping[str, float]) -> None:
     path = Path(path)
     with _extended(path) as file:
         _write_json(file, "basis", read_basis(path, file).with_valences(valence).to_dict())
+
+
+def set_basis(path: str | Path, basis: Basis) -> None:
+    """Store what is known of elements that a data set has, such as their radial functions; others stay as they are.
+
+    Raises
+    ------
+    ValueError
+        If an element has other shells than in the data set.
+    """
+    path = Path(path)
+    with DataSet(path) as data:
+        known = data.basis
+    if not known.same_orbitals(basis):
+        symbol = next(s for s in basis.atoms if s in known and basis[s].degrees != known[s].degrees)
+        raise ValueError(f"{path}: {symbol} has shells l = {known[symbol].degrees}, got {basis[symbol].degrees}")
+    atoms = {symbol: basis.atoms.get(symbol, atom) for symbol, atom in known.atoms.items()}
+    if atoms == known.atoms:
+        return
+    with _extended(path) as file:
+        _write_json(file, "basis", replace(known, atoms=atoms).to_dict())
 
 
 def random_splits(names: Iterable[str], fractions: Mapping[str, float], seed: int = 0) -> dict[str, list[str]]:

@@ -100,6 +100,11 @@ class AtomBasis:
         return sum(shell.size for shell in self.shells)
 
     @property
+    def has_radial_functions(self) -> bool:
+        """Whether every shell carries its radial function."""
+        return all(shell.radial is not None for shell in self.shells)
+
+    @property
     def slices(self) -> tuple[slice, ...]:
         """Orbitals of every shell."""
         ends = np.cumsum([0, *(shell.size for shell in self.shells)])
@@ -182,7 +187,7 @@ class Basis:
 
     def has_radial_functions(self) -> bool:
         """Whether every shell carries its radial function."""
-        return all(shell.radial is not None for atom in self.atoms.values() for shell in atom.shells)
+        return all(atom.has_radial_functions for atom in self.atoms.values())
 
     def same_orbitals(self, other: "Basis") -> bool:
         """Whether the elements both know have the same shells, so that blocks can be compared."""
@@ -227,12 +232,13 @@ def _merged_atom(first: AtomBasis, second: AtomBasis) -> AtomBasis:
         )
     if None not in (first.valence, second.valence) and first.valence != second.valence:
         raise ValueError(f"valence of {first.symbol}: {first.valence} in one source, {second.valence} in another")
-    with_radial = second if first.shells[0].radial is None else first
-    if first.shells[0].radial and second.shells[0].radial and first.shells != second.shells:
+    pairs = list(zip(first.shells, second.shells, strict=True))
+    if any(None not in (a.radial, b.radial) and a.radial != b.radial for a, b in pairs):
         raise ValueError(f"basis of {first.symbol}: two sources have different radial functions")
+    shells = tuple(replace(a, label=a.label or b.label, radial=a.radial or b.radial) for a, b in pairs)
     cutoffs = [c for c in (first.cutoff, second.cutoff) if c is not None]
     valence = first.valence if first.valence is not None else second.valence
-    return AtomBasis(first.symbol, with_radial.shells, valence, max(cutoffs, default=None))
+    return AtomBasis(first.symbol, shells, valence, max(cutoffs, default=None))
 
 
 def _atom_to_dict(atom: AtomBasis) -> dict[str, Any]:
