@@ -23,8 +23,7 @@ FROM_BASIS = "S from the basis"
 FITS = (1e-6, 1e-4)  # warning, failed
 ONSITE = 1e-6  # functions of equal norm differ by more than this in their overlaps on the atom
 DIRECTIONS = 0.1  # of the difference: what of it is no two-center integral if positions or orders are wrong
-EXPLAINS = 0.1  # of the difference: what may be left once shells are taken for each other,
-HELPS = 0.99  # and what each such exchange may leave
+EXPLAINS = 0.1  # of the difference: what may be left once two shells are taken for each other
 SAMPLE = 400  # pairs on which that is tried
 
 
@@ -119,29 +118,20 @@ def _shell_name(atom: AtomBasis, orbital: int) -> str:
 
 
 def _renamed_shells(overlap: PairBlocks, expected: PairBlocks) -> str:
-    """Shells that were exchanged or have the other sign, if that explains all; in words, empty if not."""
-    order = np.random.default_rng(0).permutation(len(overlap.pairs))
+    """Two shells of an element that were exchanged, or one with the other sign, if that explains all; else empty."""
     chosen = np.zeros(len(overlap.pairs), dtype=bool)
-    chosen[order[:SAMPLE]] = True
-    chosen[overlap.pairs.onsite] |= len(overlap.pairs) <= SAMPLE
-    ours = {key: (stack[chosen[rows]]) for key, rows, stack in overlap.groups()}
-    theirs = {key: (stack[chosen[rows]]) for key, rows, stack in expected.groups()}
-    matrices = {z: np.eye(overlap.basis[z].size) for key in ours for z in key}
-    before = least = _distance(ours, theirs, matrices)
-    words: list[str] = []
-    for _ in range(4):
-        found = ""
-        for z in matrices:
-            for name, change in _relabelings(overlap.basis[z]):
-                attempt = {**matrices, z: change @ matrices[z]}
-                left = _distance(ours, theirs, attempt)
-                if left < HELPS * least:
-                    found, least, best = name, left, attempt
-        if not found:
-            break
-        matrices = best
-        words.append(found)
-    return f"it fits if {' and '.join(words)}" if words and least < EXPLAINS * before else ""
+    chosen[np.random.default_rng(0).permutation(len(overlap.pairs))[:SAMPLE]] = True
+    ours, theirs = (
+        {key: stack[chosen[rows]] for key, rows, stack in blocks.groups()} for blocks in (overlap, expected)
+    )
+    unit = {z: np.eye(overlap.basis[z].size) for key in ours for z in key}
+    attempts = [
+        (_distance(ours, theirs, {**unit, z: change}), name)
+        for z in unit
+        for name, change in _relabelings(overlap.basis[z])
+    ]
+    least, name = min(attempts)
+    return f"it fits if {name}" if least < EXPLAINS * _distance(ours, theirs, unit) else ""
 
 
 def _distance(ours: Mapping, theirs: Mapping, matrices: Mapping[int, NDArray]) -> float:
