@@ -21,19 +21,19 @@ from ase_hybridham.errors import FormatError
 from ase_hybridham.io.basis_format import BasisFormat
 from ase_hybridham.io.openmx_input import BOHR, SHELLS, parse_basis_name
 from ase_hybridham.io.text import numbers_in
+from ase_hybridham.overlap.rules_openmx import SETTINGS
 from ase_hybridham.system import AtomBasis, SampledRadial
 
 __all__ = ["Pao", "read_pao"]
 
 SUFFIXES = (".pao", ".pao.gz")
 LARGEST = 2**26  # bytes; real files have 2 MB
-# setting of the rule -> (entry of the provenance, OpenMX's default)
+# setting of the rule -> entry of the provenance
 INTEGRALS = {
-    "energy_cutoff": ("1DFFT_energy_cutoff_Ry", 3600.0),
-    "k_points": ("1DFFT_k_points", 900.0),
-    "radial_points": ("1DFFT_radial_points", 900.0),
+    "energy_cutoff": "1DFFT_energy_cutoff_Ry",
+    "k_points": "1DFFT_k_points",
+    "radial_points": "1DFFT_radial_points",
 }
-MOST = 100_000  # of any of them
 # what real functions obey by far, and damaged ones may not
 NORMS = (0.8, 1.25)  # bad ones are off by 0.02
 JUMP = 0.05  # of the largest value, from the cubic through four neighbors; 0.016 next to the cutoff radius
@@ -223,10 +223,13 @@ def _read(path: Path, atom: AtomBasis, name: str | None, settings: Mapping[str, 
 def _integral_settings(path: Path, settings: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
     """Settings of the rule that differ from OpenMX's defaults."""
     told = []
-    for key, (entry, default) in INTEGRALS.items():
+    for key, entry in INTEGRALS.items():
+        default, least, most = SETTINGS[key]
         value = settings.get(entry, default)
-        if not isinstance(value, (int, float)) or not 1 <= value <= MOST:
-            raise FormatError(f"{path}: {entry} of the calculation: expected a number from 1 to {MOST}, got {value!r}")
+        if not isinstance(value, (int, float)) or not least <= value <= most:
+            raise FormatError(
+                f"{path}: {entry} of the calculation: expected a number from {least:g} to {most:g}, got {value!r}"
+            )
         if value != default:
             told.append((key, float(value)))
     return tuple(told)
@@ -249,6 +252,4 @@ def _check_name(path: Path, symbol: str, name: str, counts: Sequence[int]) -> No
         raise FormatError(f"{path}: the shells of {symbol} are {shells}, {name} has others; name the right basis")
 
 
-FORMAT = BasisFormat(
-    "openmx", ".pao or .pao.gz", _sniff, _may_hold, _read, tuple(entry for entry, _ in INTEGRALS.values())
-)
+FORMAT = BasisFormat("openmx", ".pao or .pao.gz", _sniff, _may_hold, _read, tuple(INTEGRALS.values()))

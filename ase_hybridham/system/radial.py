@@ -83,6 +83,9 @@ class SampledRadial:
             array = np.array(getattr(self, name), dtype=np.float64)
             array.flags.writeable = False
             object.__setattr__(self, name, array)
+        for name in ("cutoff", "bohr"):  # plain numbers: the digest is of their words
+            object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "settings", tuple((str(key), float(value)) for key, value in self.settings))
         if self.mesh.ndim != 1 or self.mesh.shape != self.values.shape or len(self.mesh) < 4:
             raise ValueError(
                 f"radial function: expected as many values as radii, at least 4, "
@@ -126,25 +129,37 @@ def radial_to_dict(radial: Radial, meshes: list[str]) -> dict[str, Any]:
             "rule": radial.rule,
             "bohr": radial.bohr,
             "settings": dict(radial.settings),
+            "digest": radial.digest,
         }
     }
 
 
 def radial_from_dict(entry: Mapping[str, Any], meshes: list[str]) -> Radial | None:
-    """The radial function that `radial_to_dict` described, None if the shell has none."""
+    """The radial function that `radial_to_dict` described, None if the shell has none.
+
+    Raises
+    ------
+    ValueError
+        If its samples are not those that were written, or make no sense.
+    LookupError, TypeError, AttributeError
+        If an entry is not there, or is something else.
+    """
     gaussians, samples = entry.get("gaussians"), entry.get("samples")
     if gaussians:
         return GaussianRadial(tuple(gaussians["exponents"]), tuple(gaussians["coefficients"]))
     if not samples:
         return None
-    return SampledRadial(
+    radial = SampledRadial(
         _unpacked(meshes[samples["mesh"]]),
         _unpacked(samples["values"]),
-        float(samples["cutoff"]),
+        samples["cutoff"],
         str(samples["rule"]),
-        float(samples["bohr"]),
-        tuple((str(name), float(value)) for name, value in samples["settings"].items()),
+        samples["bohr"],
+        tuple(samples["settings"].items()),
     )
+    if radial.digest != samples["digest"]:
+        raise ValueError("radial function: its samples have changed since they were written")
+    return radial
 
 
 def _packed(array: NDArray[np.float64]) -> str:
