@@ -5,6 +5,7 @@ import io
 import os
 import runpy
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,15 @@ from ase import Atoms
 from ase_hybridham.system import AtomBasis, Basis
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Tables of radial integrals are kept there, never in the cache of whoever runs the tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HYBRIDHAM_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

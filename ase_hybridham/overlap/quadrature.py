@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_hybridham.system import Shell
+from ase_hybridham.overlap.channels import RadialFunctions
+from ase_hybridham.system import AtomBasis, Shell
 
 __all__ = ["Quadrature", "Rule"]
 
@@ -41,7 +42,10 @@ class Rule:
         ``(shells, degrees, power, quadrature) -> F``, shape (n_shells, n_k): int r^(2 + power) j_l(kr) R(r) dr with
         l of `degrees` at the points of the quadrature. `power` is 0 and `degrees` those of the shells but for matrix
         elements of the position.
+    integrals : callable, optional
+        ``(first, second) -> RadialFunctions`` of the overlap, for rules that need no quadrature for it.
     """
 
     quadrature: Callable[[Sequence[Shell], float], Quadrature]
     transform: Callable[[Sequence[Shell], Sequence[int], int, Quadrature], NDArray[np.float64]]
+    integrals: Callable[[AtomBasis, AtomBasis], RadialFunctions] | None = None

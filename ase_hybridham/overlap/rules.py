@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from ase_hybridham.errors import OverlapError
 from ase_hybridham.overlap.quadrature import Rule
-from ase_hybridham.overlap.rules_gaussian import GAUSSIAN, NEGLIGIBLE
+from ase_hybridham.overlap.rules_gaussian import GAUSSIAN, gaussian_radius
 from ase_hybridham.overlap.rules_openmx import OPENMX
 from ase_hybridham.overlap.rules_uniform import ABACUS, SIESTA
-from ase_hybridham.system import AtomBasis, Radial, SampledRadial
+from ase_hybridham.system import AtomBasis, SampledRadial
 
 __all__ = ["RULES", "bohr_of", "common_rule", "overlap_range"]
 
@@ -58,8 +56,9 @@ def bohr_of(atom: AtomBasis) -> float:
 
 def overlap_range(first: AtomBasis, second: AtomBasis) -> float:
     """Distance in bohr beyond which no shells of two atoms overlap (Gaussians: by more than 1e-16)."""
-    return sum(max(_radius(shell.radial) for shell in atom.shells if shell.radial) for atom in (first, second))
+    return sum(_radius(atom) for atom in (first, second))
 
 
-def _radius(radial: Radial) -> float:
-    return radial.cutoff if isinstance(radial, SampledRadial) else float(np.sqrt(NEGLIGIBLE / min(radial.exponents)))
+def _radius(atom: AtomBasis) -> float:
+    cutoffs = [shell.radial.cutoff for shell in atom.shells if isinstance(shell.radial, SampledRadial)]
+    return max(cutoffs) if cutoffs else gaussian_radius(atom)

@@ -7,19 +7,19 @@ Letters: a, b orders of the shells; M order of L; n pair; c channel (row shell, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ase_hybridham.overlap.bessel import derivatives, spherical_bessel
+from ase_hybridham.overlap.channels import Channel, channels_of
 from ase_hybridham.overlap.quadrature import Quadrature
 from ase_hybridham.overlap.rules import common_rule, overlap_range
 from ase_hybridham.symmetry import spherical_harmonics
 from ase_hybridham.system import AtomBasis
 
-__all__ = ["Channel", "RadialIntegrals", "gaunt"]
+__all__ = ["Channel", "RadialIntegrals", "channels_of", "gaunt"]
 
 
 # Elements of a table of Bessel functions, distances x k.
@@ -39,17 +39,6 @@ def gaunt(l1: int, l2: int, L: int) -> NDArray[np.float64]:
     out[np.abs(out) < 1e-13] = 0.0
     out.flags.writeable = False
     return out
-
-
-@dataclass(frozen=True)
-class Channel:
-    """One radial integral: of two shells, coupled to L."""
-
-    row: int
-    column: int
-    l1: int
-    l2: int
-    L: int
 
 
 class RadialIntegrals:
@@ -78,12 +67,7 @@ class RadialIntegrals:
     ) -> None:
         self.reach = reach
         self.points = quadrature.points
-        self.channels = tuple(
-            Channel(s, t, l1, l2, L)
-            for s, l1 in enumerate(row_degrees)
-            for t, l2 in enumerate(column_degrees)
-            for L in range(abs(l1 - l2), l1 + l2 + 1, 2)
-        )
+        self.channels = channels_of(row_degrees, column_degrees)
         measure = (2 / np.pi) * quadrature.weights * quadrature.points**2
         phases = [(-1) ** ((c.l1 - c.l2 - c.L) // 2) for c in self.channels]
         self._products = measure * np.array(phases)[:, None]
