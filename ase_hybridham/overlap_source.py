@@ -7,7 +7,7 @@ basis is orthogonal.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from ase import Atoms
 
 from ase_hybridham.errors import OverlapError
 from ase_hybridham.io import attach_radial_functions, read_system
+from ase_hybridham.io.basis_files import basis_names
 from ase_hybridham.overlap import check_overlap, overlap_from_basis
 from ase_hybridham.overlap.given import difference_from_basis
 from ase_hybridham.store import names_data_set, read_structure
 from ase_hybridham.system import Basis, PairBlocks, PairList
 
-__all__ = ["OverlapFunction", "OverlapSource", "basis_names", "find_overlap", "read_overlap"]
+__all__ = ["OverlapFunction", "OverlapSource", "find_overlap", "read_overlap"]
 
 logger = logging.getLogger(__name__)
 
@@ -142,20 +143,14 @@ def read_overlap(source: str | Path) -> PairBlocks:
     return found
 
 
-def basis_names(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """Element -> name of its basis as the provenance of a system or of a model tells them; empty if it does not."""
-    inner = provenance.get("structure", provenance)  # a checkpoint keeps that of a training structure
-    names = inner.get("basis") if isinstance(inner, Mapping) else None
-    return dict(names) if isinstance(names, Mapping) else {}
-
-
 def _with_files(basis: Basis, folder: str | Path, names: Mapping[str, str] | None, told: Mapping[str, Any]) -> Basis:
     """The basis with the functions of a folder, unless it has its own; then they are only compared."""
-    inner = told.get("structure", told)
-    settings = inner if isinstance(inner, Mapping) else {}
-    found = attach_radial_functions(basis, folder, {**basis_names(told), **(names or {})}, settings)
+    calculation = told.get("structure", told)  # a checkpoint keeps that of a training structure
+    found = attach_radial_functions(basis, folder, {**basis_names(calculation), **(names or {})}, calculation)
     if not basis.has_radial_functions():
-        return found
+        # H is known as far as it was trained, which may be less far than S reaches
+        radii = {symbol: atom.cutoff or found[symbol].cutoff for symbol, atom in basis.atoms.items()}
+        return replace(found, atoms={s: replace(found[s], cutoff=radius) for s, radius in radii.items()})
     for symbol, atom in basis.atoms.items():
         if [shell.radial for shell in atom.shells] != [shell.radial for shell in found[symbol].shells]:
             logger.warning("%s: the functions of %s are not those of the model, whose own are used", folder, symbol)

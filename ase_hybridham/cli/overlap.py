@@ -111,8 +111,9 @@ def _source(args: argparse.Namespace, atoms: "Atoms") -> "tuple[OverlapSource, S
     if basis.orthogonal:
         raise OverlapError(f"{args.source}: its basis is orthogonal, S = 1; nothing is to be computed")
     shells = [basis[symbol] for symbol in symbols]
-    if args.basis_dir is not None:  # the files decide
-        shells = [replace(atom, shells=tuple(replace(s, radial=None) for s in atom.shells)) for atom in shells]
+    if args.basis_dir is not None:  # functions and radii are those of the files
+        bare = [tuple(replace(shell, radial=None) for shell in atom.shells) for atom in shells]
+        shells = [replace(atom, shells=own, cutoff=None) for atom, own in zip(shells, bare, strict=True)]
     few = Basis.of(*shells, name=basis.name)
     source = find_overlap(few, basis_dir=args.basis_dir, names=names, provenance=provenance)
     if not source.is_known:
@@ -156,11 +157,14 @@ def _known_basis(
 
 def _computed(source: "OverlapSource", atoms: "Atoms", structure: str) -> "PairBlocks":
     """S of the structure."""
+    from ase_hybridham.cli.source import refuse_coinciding
+
     try:
         overlap = source.of(atoms)
+        assert overlap is not None  # the basis is not orthogonal
+        refuse_coinciding(overlap.pairs)
     except ValueError as error:
         raise ValueError(f"{structure}: {error}") from error
-    assert overlap is not None  # the basis is not orthogonal
     return overlap
 
 

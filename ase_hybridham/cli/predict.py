@@ -15,13 +15,12 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from ase_hybridham.model import TrainedModel
-    from ase_hybridham.system import LCAOSystem, PairBlocks, PairList
+    from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList
 
 logger = logging.getLogger(__name__)
 
 DATA_SET = "hdf5"  # the one format that is not of `io`
 LONGEST = 20.0  # angstrom; orbitals of two atoms do not reach that far, and bohr or nanometers are no angstrom
-SHORTEST = 0.1  # angstrom
 ROUNDING = 1e-10  # of the largest element: H that differs from its adjoint by less is Hermitian
 
 
@@ -81,11 +80,11 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "deeph" and model.spin == "collinear":
         raise ValueError(f"--format deeph: cannot hold the collinear spin of {args.model}; take deeph-dock or hdf5")
     given, held = _given(args, known)
+    source = find_overlap(
+        model.basis, overlap=given, basis_dir=args.basis_dir, names=names, provenance=model.provenance
+    )
     try:
-        pairs = _pairs(args, model, atoms, held)
-        source = find_overlap(
-            model.basis, overlap=given, basis_dir=args.basis_dir, names=names, provenance=model.provenance
-        )
+        pairs = _pairs(args, source.basis, atoms, held)
         overlap = source.of(atoms, pairs) if source.is_known else None
         began = time.perf_counter()
         operators = model.hamiltonian(atoms, pairs, args.stage, hermitian=False)
@@ -161,20 +160,20 @@ def _given(args: argparse.Namespace, known: "LCAOSystem | None") -> "tuple[PairB
     return known.overlap, known.operators[0]
 
 
-def _pairs(args: argparse.Namespace, model: "TrainedModel", atoms: "Atoms", held: "PairBlocks | None") -> "PairList":
+def _pairs(args: argparse.Namespace, basis: "Basis", atoms: "Atoms", held: "PairBlocks | None") -> "PairList":
     """The pairs of H: up to --cutoff, else those of given blocks, else those within the model's radii."""
     from ase_hybridham.errors import CheckpointError
     from ase_hybridham.system import PairList
 
-    lacking = sorted({symbol for symbol in atoms.get_chemical_symbols() if symbol not in model.basis})
+    lacking = sorted({symbol for symbol in atoms.get_chemical_symbols() if symbol not in basis})
     if lacking:
-        raise CheckpointError(f"the model knows {', '.join(model.basis.atoms)}, the structure has {lacking[0]}")
+        raise CheckpointError(f"the model knows {', '.join(basis.atoms)}, the structure has {lacking[0]}")
     elements = sorted(set(atoms.numbers.tolist()))
-    radii = {z: radius for z in elements if (radius := model.basis[z].cutoff) is not None}
+    radii = {z: radius for z in elements if (radius := basis[z].cutoff) is not None}
     if args.cutoff is not None:
         pairs = PairList.from_atoms(atoms, args.cutoff)
     elif held is not None:
-        if not held.basis.same_orbitals(model.basis):
+        if not held.basis.same_orbitals(basis):
             raise CheckpointError("its orbitals are not those of the model; with --cutoff its pairs are not used")
         pairs = held.pairs
     elif len(radii) == len(elements):
@@ -187,14 +186,11 @@ def _pairs(args: argparse.Namespace, model: "TrainedModel", atoms: "Atoms", held
 
 def _check_distances(pairs: "PairList", radii: dict[int, float], atoms: "Atoms") -> None:
     """Refuse pairs that no model was trained for; tell if many are missing, which the others feel."""
-    import numpy as np
-
+    from ase_hybridham.cli.source import refuse_coinciding
     from ase_hybridham.errors import CheckpointError
     from ase_hybridham.system.pairs import outside_of_radii
 
-    if pairs.distances[pairs.hopping].min(initial=np.inf) < SHORTEST:
-        i, j = (int(end[pairs.hopping][np.argmin(pairs.distances[pairs.hopping])]) for end in (pairs.i, pairs.j))
-        raise CheckpointError(f"atoms {i} and {j} lie on each other; check positions and cell")
+    refuse_coinciding(pairs)
     if set(radii) != set(pairs.numbers.tolist()):
         return
     too_long, missing, expected = outside_of_radii(pairs, atoms, radii)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
@@ -14,13 +15,14 @@ from ase_hybridham.errors import FormatError
 from ase_hybridham.io import format_of, read_system
 from ase_hybridham.solve import OVERLAP_THRESHOLD, with_electrons
 from ase_hybridham.store import names_data_set, read_structure
-from ase_hybridham.system import LCAOSystem
+from ase_hybridham.system import LCAOSystem, PairList
 
-__all__ = ["kind_of", "load_structure", "load_system", "parse_valence"]
+__all__ = ["kind_of", "load_structure", "load_system", "parse_valence", "refuse_coinciding"]
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SUFFIX = ".hham"
+SHORTEST = 0.1  # angstrom; no two nuclei come that near
 
 
 def kind_of(source: str | Path) -> Literal["checkpoint", "dataset", "system"]:
@@ -101,6 +103,14 @@ def load_structure(source: str | Path) -> tuple[Atoms, LCAOSystem | None]:
     if not Path(source).exists():
         raise FormatError(f"{source}: no such file or folder")
     return _read_with_ase(source), None
+
+
+def refuse_coinciding(pairs: PairList) -> None:
+    """Raise the FormatError that names two atoms which lie on each other, if some do."""
+    near = np.flatnonzero(pairs.distances[pairs.hopping] < SHORTEST)
+    if len(near):
+        i, j = int(pairs.i[pairs.hopping][near[0]]), int(pairs.j[pairs.hopping][near[0]])
+        raise FormatError(f"atoms {i} and {j} lie on each other; check positions and cell")
 
 
 def _read_with_ase(source: str | Path) -> Atoms:

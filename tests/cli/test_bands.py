@@ -13,6 +13,7 @@ from ase_hybridham import calculator, cli
 from ase_hybridham.io import read_deeph, read_openmx_band, write_deeph
 from ase_hybridham.store import append_systems
 from ase_hybridham.system import AtomBasis, Basis
+from tests.overlap.pao_files import write_pao_files
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ class Remembers:
         system = read_deeph(folder)
         self.h = system.hamiltonian[0] + shift * system.overlap
         shells = system.basis["C"].shells
-        self.basis = Basis.of(AtomBasis("C", shells, valence=4, cutoff=3.2))
+        self.basis = Basis.of(AtomBasis("C", shells, valence=4, cutoff=3.175))
 
     def predict(self, atoms, pairs=None):
         return self.h.on_pairs(pairs)
@@ -216,3 +217,35 @@ def test_a_run_folder_means_the_structure_in_it(hybridham, golden, tmp_path):
     )
     assert status == 0
     assert json.loads(text)["reference"]["max_eV"] < 1e-6
+
+
+def test_model_without_functions_takes_them_from_a_folder(hybridham, model, graphene, tmp_path):
+    ase.io.write(tmp_path / "POSCAR", read_deeph(graphene / "deeph").atoms)
+    write_pao_files(tmp_path / "pao", "C")
+    words = ("--npoints", 5, "--kpts", 5, 5, 1, "--json")
+    status, text, err = hybridham(model, "POSCAR", "--basis-dir", "pao", *words)
+    assert (status, err) == (0, "")
+    given = json.loads(hybridham(model, "POSCAR", "--overlap", graphene / "openmx.scfout.gz", *words)[1])
+    energies = np.array(json.loads(text)["eigenvalues_eV"])
+    # the highest bands feel S a thousand times, and POSCAR rounds positions
+    np.testing.assert_allclose(energies, given["eigenvalues_eV"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--basis-dir", "nowhere"], "nowhere: expected a folder of basis files"),
+        (["--basis", "C=C6.0-s2p2d1"], "--basis C=C6.0-s2p2d1: names a basis in a folder; give --basis-dir"),
+        (["--basis-dir", "pao", "--basis", "C6.0-s2p2d1"], "--basis: expected a word like C=C6.0-s2p2d1"),
+        (["--basis-dir", "pao", "--basis", "C=C9.0-s2p2d1"], "pao: expected the file of C9.0-s2p2d1"),
+        (["--overlap", "no_overlap"], "--overlap no_overlap: holds no overlap"),
+    ],
+)
+def test_sources_of_the_overlap_that_do_not_work_are_one_line(hybridham, model, graphene, tmp_path, words, message):
+    system = read_deeph(graphene / "deeph")
+    ase.io.write(tmp_path / "POSCAR", system.atoms)
+    write_deeph(replace(system, overlap=None), tmp_path / "no_overlap")
+    write_pao_files(tmp_path / "pao", "C")
+    status, out, err = hybridham(model, "POSCAR", *words)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err

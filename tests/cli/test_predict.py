@@ -17,8 +17,11 @@ from ase import Atoms
 import ase_hybridham.model
 from ase_hybridham.io import read_deeph, read_system, write_deeph, write_deeph_dock
 from ase_hybridham.model import load_model, save_model
+from ase_hybridham.overlap import overlap_from_basis
 from ase_hybridham.store import DataSet, append_systems
 from ase_hybridham.system import AtomBasis, Basis, PairBlocks, PairList
+from tests.overlap.pao_files import write_pao_files
+from tests.overlap.radial_data import openmx_basis
 from tests.train.synthetic import atoms_of, system_of
 
 
@@ -135,6 +138,91 @@ def test_cutoff_takes_all_pairs_up_to_it(command_line: Callable, place: Path, fr
     assert found.pairs.same_pairs(pairs)
     assert found.overlap is None  # that of the folder stands on other pairs
     assert json.loads(out)["longest_pair_angstrom"] == pytest.approx(pairs.distances.max(), abs=1e-12)
+
+
+@pytest.fixture
+def files(place: Path) -> Path:
+    """A folder of basis files of C and H, and atoms that are in no other file: pao, one.json."""
+    ase.io.write("one.json", atoms_of(0))
+    return write_pao_files(place / "pao", ("C", "H"))
+
+
+def first_functions(free: FreeNetwork) -> Basis:
+    """Of OpenMX, for the shells of the network: s1 p1 d1 of C, s1 p1 of H."""
+    atoms = []
+    for symbol, degrees in {"C": (0, 1, 2), "H": (0, 1)}.items():
+        atom = openmx_basis(symbol)[symbol]
+        shells = tuple(next(shell for shell in atom.shells if shell.l == l) for l in degrees)
+        atoms.append(replace(atom, shells=shells))
+    return Basis.of(*atoms)
+
+
+def test_basis_files_give_s_and_the_pairs(command_line: Callable, files: Path, free: FreeNetwork):
+    words = ("predict", "model.hham", "one.json", "--format", "deeph", "--basis-dir", "pao", "--json")
+    status, out, err = command_line(*words, "-o", "out")
+    assert (status, err) == (0, "")
+    found, expected = read_deeph("out"), overlap_from_basis(atoms_of(0), first_functions(free))
+    assert found.pairs.same_pairs(expected.pairs)
+    assert np.abs(expected.values[expected.offsets[3] :]).max() > 0.3  # not 0 = 0
+    np.testing.assert_allclose(found.overlap.values, expected.values, rtol=0, atol=1e-9)
+    assert json.loads(out)["overlap_from"] == "basis"
+    result = json.loads(command_line(*words, "--cutoff", 3, "-o", "near")[1])
+    assert result["longest_pair_angstrom"] <= 3
+    np.testing.assert_allclose(
+        read_deeph("near").overlap.values, expected.on_pairs(read_deeph("near").pairs).values, rtol=0, atol=1e-9
+    )
+
+
+def test_a_model_with_radial_functions_writes_s(command_line: Callable, files: Path, free: FreeNetwork):
+    free.basis = first_functions(free)
+    for structure, origin in {"one.json": "basis", "out.h5:one": "structure"}.items():
+        result = json.loads(
+            command_line(
+                "predict", "model.hham", structure, "-o", "out.h5" if origin == "basis" else "again.h5", "--json"
+            )[1]
+        )
+        assert (result["overlap"], result["overlap_from"]) == (True, origin)
+    with DataSet("out.h5") as ours, DataSet("again.h5") as again:
+        np.testing.assert_array_equal(ours["one"].overlap.values, again["one"].overlap.values)
+        assert ours["one"].basis.has_radial_functions()
+
+
+def test_a_given_overlap_brings_its_pairs(command_line: Callable, files: Path, free: FreeNetwork):
+    words = ("predict", "model.hham", "one.json", "--format", "deeph", "--basis-dir", "pao")
+    assert command_line(*words, "--cutoff", 3, "-o", "s")[0] == 0
+    free.basis = first_functions(free)
+    result = json.loads(command_line("predict", "m.hham", "one.json", "--overlap", "s", "-o", "given.h5", "--json")[1])
+    assert result["overlap_from"] == "s"
+    with DataSet("given.h5") as data:
+        np.testing.assert_array_equal(data["one"].overlap.values, read_deeph("s").overlap.values)
+
+
+def test_s_goes_beside_a_prediction_where_its_folder_has_none(command_line: Callable, files: Path, free: FreeNetwork):
+    free.basis = first_functions(free)
+    assert command_line("predict", "m.hham", "one.json", "--format", "deeph", "-o", "out")[0] == 0
+    for name in ("overlaps.h5", "hamiltonians_pred.h5"):
+        shutil.move(f"out/{name}", name)
+    assert command_line("predict", "m.hham", "out", "--format", "deeph", "-o", "out")[0] == 0
+    assert read_deeph("out").overlap is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--basis-dir", "nowhere"], "nowhere: expected a folder of basis files"),
+        (["--basis", "C=C6.0-s2p2d1"], "give --basis-dir DIR too"),
+        (["--basis-dir", "pao", "--basis", "C=C6.0-s2p2d1"], "the shells of C are s1p1d1, C6.0-s2p2d1 has others"),
+        (["--overlap", "nothing"], "nothing: no such file"),
+        (["--overlap", "a_deeph"], "one.json: its orbitals are not those of the model"),
+        (["--overlap", "a_deeph", "--cutoff", 3], "--overlap a_deeph: brings its own pairs; leave --cutoff out"),
+    ],
+)
+def test_sources_of_s_that_do_not_work_are_one_line(
+    command_line: Callable, files: Path, free: FreeNetwork, words, message
+):
+    status, out, err = command_line("predict", "model.hham", "one.json", *words)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err
 
 
 def test_without_pairs_and_radii_a_cutoff_is_needed(command_line: Callable, place: Path, free: FreeNetwork):
