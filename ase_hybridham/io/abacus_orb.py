@@ -19,14 +19,14 @@ from scipy.integrate import simpson
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io.basis_format import BasisFormat
 from ase_hybridham.io.sampled import checked_samples
-from ase_hybridham.io.text import numbers_in, read_text
+from ase_hybridham.io.text import beginning, numbers_in, read_text
 from ase_hybridham.system import AtomBasis, SampledRadial, Shell
 
 __all__ = ["FORMAT", "read_abacus_orb"]
 
 SUFFIX = ".orb"
 ELEMENT = r"^Element\s+(\S+)\s*$"
-HEAD = 400  # characters that hold the element
+HEAD = 600  # bytes that hold the element
 LARGEST_L = 6
 
 
@@ -89,8 +89,7 @@ def _read(path: Path, atom: AtomBasis, name: str | None, settings: Mapping[str, 
 def _may_hold(path: Path, symbol: str, name: str | None) -> bool:
     if name is not None:
         return path.name.removesuffix(SUFFIX) == name.removesuffix(SUFFIX)
-    with path.open(encoding="utf-8", errors="replace") as file:
-        found = re.search(ELEMENT, file.read(HEAD), flags=re.MULTILINE)
+    found = re.search(ELEMENT, beginning(path, HEAD), flags=re.MULTILINE)
     return found is not None and found[1] == symbol
 
 

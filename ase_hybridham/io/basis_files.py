@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io import pao
+from ase_hybridham.io import abacus_orb, gaussian_basis, pao, siesta_ion
 from ase_hybridham.io.basis_format import BasisFormat
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem
 
@@ -14,6 +14,7 @@ __all__ = [
     "BASIS_FORMATS",
     "attach_radial_functions",
     "basis_names",
+    "find_basis_files",
     "integral_settings",
     "with_radial_functions",
 ]
@@ -21,7 +22,12 @@ __all__ = [
 SAME_RADIUS = 2e-3  # angstrom; radii fitted to pairs are rounded up to 0.001
 
 # asked in this order; the first that recognises a file reads it
-BASIS_FORMATS: tuple[BasisFormat, ...] = (pao.FORMAT,)
+BASIS_FORMATS: tuple[BasisFormat, ...] = (
+    pao.FORMAT,
+    siesta_ion.FORMAT,
+    abacus_orb.FORMAT,
+    gaussian_basis.FORMAT,
+)
 
 
 def attach_radial_functions(
@@ -60,7 +66,7 @@ def attach_radial_functions(
     if basis.orthogonal:
         raise ValueError(f"basis {basis.name}: its orbitals are orthonormal, S = 1 needs no radial functions")
     folder, names = Path(folder), dict(names or {})
-    files = _basis_files(folder)
+    files = find_basis_files(folder)
     found: dict[str, AtomBasis] = {}
     files_of: dict[str, Path] = {}
     for symbol, atom in basis.atoms.items():
@@ -99,8 +105,15 @@ def integral_settings(provenance: Mapping[str, Any]) -> dict[str, Any]:
     return {key: provenance[key] for one in BASIS_FORMATS for key in one.settings if key in provenance}
 
 
-def _basis_files(folder: Path) -> dict[Path, BasisFormat]:
-    """The basis files of a folder; of a file and its compressed twin the first."""
+def find_basis_files(folder: str | Path) -> dict[Path, BasisFormat]:
+    """The basis files of a folder, or the file that is given; of a file and its compressed twin one.
+
+    Raises
+    ------
+    FormatError
+        If there are none.
+    """
+    folder = Path(folder)
     try:
         paths = [folder] if folder.is_file() else sorted(folder.iterdir())
     except OSError as error:

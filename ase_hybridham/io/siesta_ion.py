@@ -18,13 +18,13 @@ from ase_hybridham.errors import FormatError
 from ase_hybridham.io.basis_format import BasisFormat
 from ase_hybridham.io.sampled import checked_samples
 from ase_hybridham.io.siesta_orbitals import BOHR, LARGEST_L
-from ase_hybridham.io.text import numbers_in, read_text
+from ase_hybridham.io.text import beginning, numbers_in, read_text
 from ase_hybridham.system import AtomBasis, SampledRadial, Shell
 
 __all__ = ["FORMAT", "read_siesta_ion"]
 
 SUFFIX = ".ion.xml"
-HEAD = 400  # characters that hold symbol, label, z and valence
+HEAD = 600  # bytes that hold symbol, label, z and valence
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,7 @@ def _read(path: Path, atom: AtomBasis, name: str | None, settings: Mapping[str, 
 def _may_hold(path: Path, symbol: str, name: str | None) -> bool:
     if name is not None:
         return path.name.removesuffix(SUFFIX) == name.removesuffix(SUFFIX)
-    with path.open(encoding="utf-8", errors="replace") as file:
-        found = re.search(r"<symbol>\s*(\S+)\s*</symbol>", file.read(HEAD))
+    found = re.search(r"<symbol>\s*(\S+)\s*</symbol>", beginning(path, HEAD))
     return found is not None and found[1] == symbol
 
 

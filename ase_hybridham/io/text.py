@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ase_hybridham.errors import FormatError
 
-__all__ = ["numbers_in", "read_text"]
+__all__ = ["beginning", "numbers_in", "read_text"]
 
 
 def read_text(path: str | Path, advice: str = "") -> str:
@@ -26,6 +26,21 @@ def read_text(path: str | Path, advice: str = "") -> str:
         raise FormatError(f"{path}: is missing{'; ' * bool(advice)}{advice}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: cannot be read as text ({error})") from error
+
+
+def beginning(path: Path, size: int) -> str:
+    """The first bytes of a file, whatever they are.
+
+    Raises
+    ------
+    FormatError
+        If it cannot be opened.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(size).decode("utf-8", errors="replace")
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def numbers_in(where: str | Path, text: str) -> NDArray[np.float64]:

@@ -10,8 +10,13 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+from ase import Atoms
+
 from ase_hybridham.errors import OverlapError
-from ase_hybridham.system import AtomBasis, Basis, GaussianRadial, Shell
+from ase_hybridham.io.gaussian_basis import contracted_shells
+from ase_hybridham.overlap import overlap_from_basis
+from ase_hybridham.system import AtomBasis, Basis, GaussianRadial, PairList, Shell
 
 __all__ = [
     "PSEUDOPOTENTIALS",
@@ -26,7 +31,10 @@ PSEUDOPOTENTIALS = {"lda": "gth-pade", "pbe": "gth-pbe"}
 SHORT = "-short"
 # element -> smallest exponent (bohr^-2), radius (angstrom); measured for carbon only
 SHORT_ELEMENTS = {"C": (0.20, 3.5)}
-RADIUS = 4.5
+RADIUS, STEP = 4.5, 0.5  # angstrom: the least, and by how much it grows
+# What functions of two equal atoms may overlap where hoppings end. Lithium's 2e-3 at 9 angstrom made S(k) of LiF
+# negative; with 7e-4 its lowest conduction band is off by 90 meV, with 1e-4 by 7 meV.
+TAIL = 1e-4
 
 
 def gth_basis(name: str, symbols: Iterable[str], xc: str) -> Basis:
@@ -44,7 +52,7 @@ def gth_basis(name: str, symbols: Iterable[str], xc: str) -> Basis:
     Returns
     -------
     Basis
-        Cutoff radii 4.5 angstrom, 3.5 for a shortened element.
+        Cutoff radii 4.5 angstrom, more for diffuse functions (lithium 6), 3.5 for a shortened element.
 
     Raises
     ------
@@ -55,10 +63,10 @@ def gth_basis(name: str, symbols: Iterable[str], xc: str) -> Basis:
     atoms = []
     for symbol in sorted(set(symbols)):
         raw = _load("load", unmodified, symbol, "basis")
-        smallest, radius = SHORT_ELEMENTS.get(symbol, (0.0, RADIUS)) if name.endswith(SHORT) else (0.0, RADIUS)
+        smallest, radius = SHORT_ELEMENTS.get(symbol, (0.0, None)) if name.endswith(SHORT) else (0.0, None)
         shells = tuple(shell for entry in raw for shell in _shells(entry, smallest))
         valence = float(sum(gth_pseudopotential(symbol, xc)[0]))
-        atoms.append(AtomBasis(symbol, shells, valence, radius))
+        atoms.append(AtomBasis(symbol, shells, valence, radius or _radius(symbol, shells)))
     return Basis.of(*atoms, name=name)
 
 
@@ -108,15 +116,23 @@ def shell_occupations(atom: AtomBasis, xc: str) -> list[float]:
 def _shells(entry: list, smallest: float) -> list[Shell]:
     """One shell for every contraction of an entry ``[l, [exponent, coefficient, coefficient, ...], ...]``."""
     l, *rows = entry
-    exponents = [float(row[0]) for row in rows]
-    if smallest:
-        exponents[exponents.index(min(exponents))] = max(min(exponents), smallest)
-    shells = []
-    for column in range(1, len(rows[0])):
-        # a primitive of weight zero belongs to the other contractions of the table only
-        used = [(e, float(row[column])) for e, row in zip(exponents, rows, strict=True) if row[column]]
-        shells.append(Shell(int(l), "spdfg"[l], GaussianRadial(*map(tuple, zip(*used, strict=True)))))
-    return shells
+    table = np.array(rows, dtype=np.float64)
+    least = table[:, 0].argmin()
+    table[least, 0] = max(table[least, 0], smallest)
+    return contracted_shells(int(l), table)
+
+
+def _radius(symbol: str, shells: tuple[Shell, ...]) -> float:
+    """Half of the distance, in steps, beyond which two atoms of an element hardly overlap."""
+    radius = RADIUS
+    while True:
+        atom = AtomBasis(symbol, shells, cutoff=radius)
+        pair = Atoms([symbol, symbol], [(0, 0, 0), (0, 0, 2 * radius - 1e-6)])  # just within reach
+        pairs = PairList.from_atoms(pair, {atom.number: radius})
+        overlap = overlap_from_basis(pair, Basis.of(atom), pairs, accuracy=0)
+        if np.abs(overlap.values[overlap.offsets[2] :]).max() <= TAIL:
+            return radius
+        radius += STEP
 
 
 def _load(function: str, name: str, symbol: str, what: str) -> Any:
