@@ -14,7 +14,7 @@ from ase_hybridham.io import read_openmx, write_deeph
 from ase_hybridham.overlap_source import find_overlap
 from ase_hybridham.store import append_systems
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairList
-from tests.overlap.pao_files import write_pao_files
+from tests.io.pao_files import pao_folder
 from tests.overlap.radial_data import openmx_basis
 
 ROUNDING = 1e-9  # OpenMX's own: 2e-10 on the atoms
@@ -28,7 +28,7 @@ def graphene(golden) -> LCAOSystem:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    return write_pao_files(tmp_path_factory.mktemp("pao"), "C")
+    return pao_folder(tmp_path_factory.mktemp("pao"), "C")
 
 
 def scaled(basis: Basis, factor: float) -> Basis:

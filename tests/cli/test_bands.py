@@ -13,7 +13,7 @@ from ase_hybridham import calculator, cli
 from ase_hybridham.io import read_deeph, read_openmx_band, write_deeph
 from ase_hybridham.store import append_systems
 from ase_hybridham.system import AtomBasis, Basis
-from tests.overlap.pao_files import write_pao_files
+from tests.io.pao_files import pao_folder
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_a_run_folder_means_the_structure_in_it(hybridham, golden, tmp_path):
 
 def test_model_without_functions_takes_them_from_a_folder(hybridham, model, graphene, tmp_path):
     ase.io.write(tmp_path / "POSCAR", read_deeph(graphene / "deeph").atoms)
-    write_pao_files(tmp_path / "pao", "C")
+    pao_folder(tmp_path / "pao", "C")
     words = ("--npoints", 5, "--kpts", 5, 5, 1, "--json")
     status, text, err = hybridham(model, "POSCAR", "--basis-dir", "pao", *words)
     assert (status, err) == (0, "")
@@ -245,7 +245,7 @@ def test_sources_of_the_overlap_that_do_not_work_are_one_line(hybridham, model, 
     system = read_deeph(graphene / "deeph")
     ase.io.write(tmp_path / "POSCAR", system.atoms)
     write_deeph(replace(system, overlap=None), tmp_path / "no_overlap")
-    write_pao_files(tmp_path / "pao", "C")
+    pao_folder(tmp_path / "pao", "C")
     status, out, err = hybridham(model, "POSCAR", *words)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert message in err

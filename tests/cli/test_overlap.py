@@ -14,7 +14,7 @@ from ase.build import molecule
 from ase_hybridham.io import read_deeph, read_system
 from ase_hybridham.store import append_systems
 from ase_hybridham.system import LCAOSystem
-from tests.overlap.pao_files import write_pao_files
+from tests.io.pao_files import pao_folder
 from tests.overlap.radial_data import NAMES, openmx_basis
 
 MOS2 = ["--basis-dir", "pao", "--basis", "Mo=Mo7.0-s3p2d2", "S=S7.0-s2p2d1"]
@@ -23,7 +23,7 @@ MOS2 = ["--basis-dir", "pao", "--basis", "Mo=Mo7.0-s3p2d2", "S=S7.0-s2p2d1"]
 @pytest.fixture
 def place(golden, tmp_path, monkeypatch) -> Path:
     """A folder with basis files, `pao`, and links to samples of OpenMX."""
-    write_pao_files(tmp_path / "pao", ("C", "H", "Mo", "S", "Bi"))
+    pao_folder(tmp_path / "pao", "C", "H", "Mo", "S", "Bi")
     for name in ("MoS2_monolayer", "Bi_bismuthene_soc", "graphene"):
         (tmp_path / name).symlink_to(golden / "openmx" / name / "deeph")
     ase.io.write(tmp_path / "mos2.xyz", read_deeph(tmp_path / "MoS2_monolayer").atoms)

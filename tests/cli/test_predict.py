@@ -20,7 +20,7 @@ from ase_hybridham.model import load_model, save_model
 from ase_hybridham.overlap import overlap_from_basis
 from ase_hybridham.store import DataSet, append_systems
 from ase_hybridham.system import AtomBasis, Basis, PairBlocks, PairList
-from tests.overlap.pao_files import write_pao_files
+from tests.io.pao_files import pao_folder
 from tests.overlap.radial_data import openmx_basis
 from tests.train.synthetic import atoms_of, system_of
 
@@ -144,7 +144,7 @@ def test_cutoff_takes_all_pairs_up_to_it(command_line: Callable, place: Path, fr
 def files(place: Path) -> Path:
     """A folder of basis files of C and H, and atoms that are in no other file: pao, one.json."""
     ase.io.write("one.json", atoms_of(0))
-    return write_pao_files(place / "pao", ("C", "H"))
+    return pao_folder(place / "pao", "C", "H")
 
 
 def first_functions(free: FreeNetwork) -> Basis:
