@@ -57,7 +57,7 @@ def overlap_from_basis(
     ValueError
         If the basis lacks an element, or a cutoff radius where `pairs` is not given.
     """
-    return blocks_from(_radial(accuracy), _pairs(atoms, basis, pairs), basis)
+    return blocks_from(_radial(accuracy), known_pairs(atoms, basis, pairs), basis)
 
 
 def overlap_gradient(
@@ -75,7 +75,7 @@ def overlap_gradient(
     tuple of three PairBlocks
         float64, in 1/angstrom.
     """
-    return gradients_from(_radial(accuracy), _pairs(atoms, basis, pairs), basis)
+    return gradients_from(_radial(accuracy), known_pairs(atoms, basis, pairs), basis)
 
 
 def blocks_from(radial: Radial, pairs: PairList, basis: Basis) -> PairBlocks:
@@ -237,7 +237,8 @@ def _radial(accuracy: float | None) -> Radial:
     return lambda first, second, reach: radial_functions(first, second, reach, accuracy)
 
 
-def _pairs(atoms: Atoms, basis: Basis, pairs: PairList | None) -> PairList:
+def known_pairs(atoms: Atoms, basis: Basis, pairs: PairList | None) -> PairList:
+    """The pairs, by default those within the sum of the basis' cutoff radii, of atoms that the basis knows."""
     lacking = sorted({symbol for symbol in atoms.get_chemical_symbols() if symbol not in basis})
     if lacking:
         raise ValueError(f"basis {basis.name}: no element {lacking[0]}, only {', '.join(basis.atoms)}")
