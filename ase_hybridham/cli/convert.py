@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from ase_hybridham.cli.source import parse_valence
     from ase_hybridham.cli.splits import Index, parse_fractions
     from ase_hybridham.errors import FormatError
+    from ase_hybridham.io.basis_files import find_basis_files
     from ase_hybridham.store import DataSet, append_systems, random_splits, set_splits, set_valences
 
     processes = available_cores() if args.processes is None else args.processes
@@ -79,7 +80,9 @@ def run(args: argparse.Namespace) -> int:
     fractions = parse_fractions(args.split) if args.split and index is None else {}
     random_splits([], fractions)  # shares that make no sense are refused before the work
     names_of_bases = parse_basis(args.basis, args.basis_dir)
-    if not args.sources and args.basis_dir is None:
+    if args.basis_dir is not None:
+        find_basis_files(args.basis_dir)
+    elif not args.sources:
         raise ValueError("SOURCE: expected at least one, or --basis-dir for a data set that is there")
     report = Report(keep_going=args.keep_going, checked=not args.no_check)
     reader = Reader(args.format, parse_valence(args.valence), check=not args.no_check)
@@ -99,8 +102,8 @@ def run(args: argparse.Namespace) -> int:
     with DataSet(args.output) as data:
         names, splits = data.names, data.splits
         report.look_at(data)
-        if added and attached is None:
-            report.mixed += misfits(data)
+        if attached is None:
+            report.mixed += misfits(data, [task.name for task in todo if task.name in data])
         if args.split:
             sources = {name: str(data.head(name).provenance.get("source", "")) for name in names} if index else {}
             splits = index.splits(sources) if index else random_splits(names, fractions, args.split_seed)

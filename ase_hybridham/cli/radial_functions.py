@@ -1,7 +1,7 @@
 """Radial functions for a data set: from a folder of basis files, and whether they give the S that is stored."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def attach_to_data_set(path: Path, folder: str | Path, names: Mapping[str, str])
         if lacking := sorted(set(names) - set(data.basis.atoms)):
             raise ValueError(f"--basis {lacking[0]}: {path} has no such element, only {', '.join(data.basis.atoms)}")
         basis, findings = Basis({}, data.basis.name, data.basis.orthogonal), {}
-        for name in first_of_each_basis(data):
+        for name in first_of_each_basis(data, data.names):
             provenance = data.head(name).provenance
             elements = set(data.atoms(name).symbols)
             own = replace(data.basis, atoms={s: atom for s, atom in data.basis.atoms.items() if s in elements})
@@ -86,10 +86,10 @@ def attach_to_data_set(path: Path, folder: str | Path, names: Mapping[str, str])
     return Attached(tuple(basis.atoms), errors.get(worst), worst, tuple(warnings))
 
 
-def misfits(data: DataSet) -> list[str]:
-    """One line for every basis whose first structure has another S than the stored radial functions give."""
+def misfits(data: DataSet, names: Collection[str]) -> list[str]:
+    """One line for the first of these structures of every basis, if its S is not that of the stored functions."""
     lines = []
-    for name in first_of_each_basis(data):
+    for name in first_of_each_basis(data, names):
         if all(data.basis[symbol].has_radial_functions for symbol in data.atoms(name).symbols):
             finding = _compared(data[name], data.basis)
             if finding.verdict == "failed":
@@ -97,10 +97,10 @@ def misfits(data: DataSet) -> list[str]:
     return lines
 
 
-def first_of_each_basis(data: DataSet) -> Iterator[str]:
-    """Names of structures: the first of every set of elements, names of their bases and settings of integrals."""
+def first_of_each_basis(data: DataSet, names: Collection[str]) -> Iterator[str]:
+    """Of these structures the first of every set of elements, names of their bases and settings of integrals."""
     seen = set()
-    for name in data:
+    for name in names:
         provenance = data.head(name).provenance
         told = json.dumps([basis_names(provenance), integral_settings(provenance)], sort_keys=True)
         key = (frozenset(data.atoms(name).symbols), told)

@@ -27,6 +27,8 @@ from ase_hybridham.system.lcao import PotentialReference
 __all__ = ["DataSet", "StructureHead", "is_data_set", "names_data_set", "read_structure"]
 
 SUFFIXES = (".h5", ".hdf5")
+# what HDF5, and making sense of what it gives, may raise
+DAMAGE = (OSError, RuntimeError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
 ARRAYS = ("numbers", "positions", "cell", "pbc", "pairs", "hamiltonian", "overlap")
 
 
@@ -280,7 +282,7 @@ def _readable(path: Path, what: str) -> Iterator[None]:
         yield
     except FormatError:
         raise
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
+    except DAMAGE as error:
         raise FormatError(f"{path}: {what} cannot be read ({error}); copy or make the data set again") from error
 
 

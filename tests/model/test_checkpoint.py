@@ -26,6 +26,7 @@ from ase_hybridham.model import (
 )
 from ase_hybridham.system import AtomBasis, Basis, GaussianRadial, PairBlocks, PairList, Shell
 from tests.model.networks import MIXED, config, network, structure
+from tests.overlap.radial_data import openmx_basis
 
 ATOMS = structure(MIXED, 3)
 SMALL = Basis.of(
@@ -314,6 +315,17 @@ class TestDevice:
     def test_what_is_not_there(self, name):
         with pytest.raises(ValueError, match="device: expected auto, cpu"):
             select_device(name)
+
+
+def test_radial_functions_are_kept_and_a_changed_digit_is_noticed(tmp_path):
+    """A file has no checksum of its metadata, and S would be another."""
+    basis, path = openmx_basis("H"), tmp_path / "model.hham"
+    save_model(path, TrainedModel(network(basis, config("3x0e+2x1o+1x2e", updates=1, width=2, dtype="float32"))))
+    assert load_model(path, "cpu").basis == basis
+    content = path.read_bytes()
+    at = content.index(json.dumps(basis.to_dict()["atoms"][0]["meshes"][0])[1:-1].encode()) + 1000
+    path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    refuses(path, "damaged checkpoint")
 
 
 def test_a_checkpoint_of_another_function_is_refused(tmp_path, monkeypatch):

@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from ase_hybridham.io import attach_radial_functions
-from ase_hybridham.io.openmx_input import BOHR, parse_basis_name, shells_of
 from ase_hybridham.system import AtomBasis, Basis
 
 FILE = Path(__file__).parents[1] / "golden/openmx/radial.json.gz"
@@ -41,6 +39,9 @@ def openmx_basis(symbols: str | Iterable[str]) -> Basis:
 
 def make(folder: Path) -> None:
     """Write the file anew."""
+    from ase_hybridham.io import attach_radial_functions
+    from ase_hybridham.io.openmx_input import BOHR, parse_basis_name, shells_of
+
     atoms = []
     for symbol, name in NAMES.items():
         file, counts, _ = parse_basis_name("names", name)
