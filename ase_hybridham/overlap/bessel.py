@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 __all__ = ["derivatives", "spherical_bessel"]
 
-TERMS = 28  # of the power series, enough for x <= l <= 12
+LARGEST = 16
+TERMS = 28  # of the power series, enough for x <= l <= LARGEST
 
 
 def spherical_bessel(lmax: int, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -14,7 +15,7 @@ def spherical_bessel(lmax: int, x: NDArray[np.float64]) -> NDArray[np.float64]:
     Parameters
     ----------
     lmax : int
-        At most 12.
+        At most 16.
     x : array, shape (...)
         0 or more.
 
@@ -24,11 +25,11 @@ def spherical_bessel(lmax: int, x: NDArray[np.float64]) -> NDArray[np.float64]:
         Absolute error below 2e-15. The recurrence from l - 1 and l - 2 is stable for x > l (NIST DLMF 10.51);
         below, the power series (10.53.1).
     """
-    if not 0 <= lmax <= 12:
-        raise ValueError(f"Bessel functions: expected degrees of 0 to 12, got {lmax}")
+    if not 0 <= lmax <= LARGEST:
+        raise ValueError(f"Bessel functions: expected degrees of 0 to {LARGEST}, got {lmax}")
     out = np.empty((lmax + 1, *x.shape))
-    inverse = 1 / np.where(x > 0, x, 1.0)
-    np.copyto(out[0], np.where(x > 0, np.sin(x) * inverse, 1.0))
+    np.copyto(out[0], np.where(x > 0, np.sin(x) / np.where(x > 0, x, 1.0), 1.0))
+    inverse = 1 / np.maximum(x, 1.0)  # the series replaces what this makes of smaller x
     if lmax:
         out[1] = (out[0] - np.cos(x)) * inverse
     for l in range(2, lmax + 1):

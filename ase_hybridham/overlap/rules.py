@@ -11,6 +11,8 @@ from ase_hybridham.system import AtomBasis, SampledRadial
 
 __all__ = ["RULES", "bohr_of", "common_rule", "overlap_range"]
 
+LARGEST_L = 7
+
 RULES = {"abacus": ABACUS, "gaussian": GAUSSIAN, "openmx": OPENMX, "siesta": SIESTA}
 
 
@@ -20,7 +22,7 @@ def common_rule(*atoms: AtomBasis) -> Rule:
     Raises
     ------
     OverlapError
-        If a shell has no radial function, or the functions follow different rules, settings or bohr.
+        If a shell has no radial function or l > 7, or the functions follow different rules, settings or bohr.
     """
     found: dict[tuple, str] = {}
     for atom in atoms:
@@ -30,6 +32,8 @@ def common_rule(*atoms: AtomBasis) -> Rule:
                     f"overlap: shell {shell.label or n} of {atom.symbol} has no radial function; "
                     "take them from basis files (--basis-dir), or give the overlap (overlap=)"
                 )
+            if shell.l > LARGEST_L:
+                raise OverlapError(f"overlap: expected l of at most {LARGEST_L}, got {shell.l} for {atom.symbol}")
             settings = getattr(shell.radial, "settings", ())
             found.setdefault((shell.radial.rule, shell.radial.bohr, tuple(sorted(settings))), atom.symbol)
     (rule, *one), *others = found
