@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from ase_hybridham.errors import CheckpointError
 from ase_hybridham.overlap_source import OverlapFunction, find_overlap
 from ase_hybridham.solve import (
-    OVERLAP_THRESHOLD,
+    PREDICTED_THRESHOLD,
     band_path,
     bands,
     eigenvalues,
@@ -98,7 +98,8 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
     charge : float
         Of the cell, in units of |e|.
     overlap_threshold : float
-        Directions in which S(k) has an eigenvalue below it are left out, see `solve.eigenvalues`; 0: none.
+        Directions in which S(k) has an eigenvalue below it are left out, see `solve.eigenvalues`; 0: none. A network's
+        errors ask for more than H of a DFT program does.
     atoms : ase.Atoms, optional
         Atoms to attach to.
 
@@ -122,7 +123,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         "smearing": "fermi-dirac",
         "width": 0.025,
         "charge": 0.0,
-        "overlap_threshold": OVERLAP_THRESHOLD,
+        "overlap_threshold": PREDICTED_THRESHOLD,
     }
 
     def __init__(
@@ -138,7 +139,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         smearing: Literal["fermi-dirac", "gaussian"] = "fermi-dirac",
         width: float = 0.025,
         charge: float = 0.0,
-        overlap_threshold: float = OVERLAP_THRESHOLD,
+        overlap_threshold: float = PREDICTED_THRESHOLD,
         atoms: Atoms | None = None,
     ) -> None:
         self.model = _load(model, device) if isinstance(model, (str, Path)) else model

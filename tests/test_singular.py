@@ -10,10 +10,10 @@ from ase.dft.dos import DOS
 from ase.io.jsonio import read_json
 from ase.spectrum.band_structure import BandStructure
 
-from ase_hybridham import HybridHamCalculator, cli
+from ase_hybridham import HybridHamCalculator, calculator, cli
 from ase_hybridham.check import check_system
 from ase_hybridham.plot import plot_bands
-from ase_hybridham.solve import OVERLAP_THRESHOLD, band_path, bands
+from ase_hybridham.solve import OVERLAP_THRESHOLD, PREDICTED_THRESHOLD, band_path, bands
 from ase_hybridham.store import append_systems
 from ase_hybridham.system import LCAOSystem
 from tests.solve.conftest import pz_graphene
@@ -116,6 +116,21 @@ def test_the_calculator_takes_another_threshold(singular):
         atoms.calc.get_fermi_level()
 
 
+def test_predicted_H_asks_for_a_larger_threshold(tmp_path, monkeypatch, files):
+    system = graphene(5e-5)
+    append_systems("small.h5", [("graphene", system)])
+    (tmp_path / "model.hham").touch()
+    monkeypatch.setattr(calculator, "_load", lambda name, device: Remembers(system))
+    options = ("--path", "GM", "--npoints", 3, "--json")
+    status, text, _ = files("bands", "model.hham", "small.h5", *options, "--reference", "small.h5")
+    assert status == 0
+    assert json.loads(text)["eigenvalues_eV"][0][0][1] is None
+    assert json.loads(text)["states"] == 5  # that of the reference is there
+    for words in (("small.h5",), ("model.hham", "small.h5", "--overlap-threshold", "1e-5")):
+        status, text, _ = files("bands", *words, *options)
+        assert json.loads(text)["eigenvalues_eV"][0][0][1] == pytest.approx(-HOPPING * 3 / 5e-5)
+
+
 def test_json_has_null_for_it(files, caplog):
     status, text, _ = files("bands", "singular.h5", "--path", "GM", "--npoints", 3, "--json")
     assert status == 0
@@ -153,7 +168,8 @@ def test_a_threshold_that_makes_no_sense_is_refused(files, word):
 def test_help_tells_the_default(files, capsys):
     with pytest.raises(SystemExit):
         cli.main(["bands", "-h"])
-    assert f"(default {OVERLAP_THRESHOLD:.0e}".replace("e-0", "e-") in " ".join(capsys.readouterr().out.split())
+    told = " ".join(capsys.readouterr().out.split()).replace("e-", "e-0")
+    assert f"(default {OVERLAP_THRESHOLD:.0e}, of predicted H {PREDICTED_THRESHOLD:.0e}; 0: none)" in told
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,11 @@ from ase_hybridham.check.report import Finding, Verdict
 from ase_hybridham.check.spectrum import MOST_ORBITALS, Spectrum
 from ase_hybridham.check.spin import is_magnetic
 from ase_hybridham.errors import OverlapError
-from ase_hybridham.solve import OVERLAP_THRESHOLD
+from ase_hybridham.solve import OVERLAP_THRESHOLD, PREDICTED_THRESHOLD
 from ase_hybridham.system import LCAOSystem
 
 __all__ = ["check_energies"]
 
-NEARLY_DEPENDENT = 1e-4  # smallest eigenvalue of S(k) below which errors of 2 meV in H make ghost bands
 SYMMETRIC = (1e-4, 1e-2)  # eV
 NOISE = 3e-9  # eV; what H of a converged run has of it, nearly dependent orbitals multiply by 1 / S
 
@@ -84,10 +83,9 @@ def _positive(spectrum: Spectrum) -> Finding:
         verdict = "warning"
         message += f", below the threshold {OVERLAP_THRESHOLD:g}: the orbitals are linearly dependent"
         advice = "solvers leave such directions out (overlap_threshold); take fewer or less diffuse orbitals"
-    elif smallest < NEARLY_DEPENDENT:
+    elif smallest < PREDICTED_THRESHOLD:
         verdict = "note"
-        message += ": the orbitals are nearly dependent, and errors of a few meV in H make ghost bands"
-        advice = "leave such directions out (overlap_threshold=1e-4) where H is predicted"
+        message += ": the orbitals are nearly dependent; where H is predicted such directions are left out"
     return Finding(POSITIVE_S, verdict, message, smallest, "", -OVERLAP_THRESHOLD, advice)
 
 

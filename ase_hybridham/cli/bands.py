@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overlap-threshold",
         type=float,
         metavar="S",
-        help="directions in which S(k) has an eigenvalue below S are left out (default 1e-5; 0: none)",
+        help="omit directions in which S(k) has an eigenvalue below S (default 1e-5, of predicted H 1e-4; 0: none)",
     )
     parser.add_argument("--valence", nargs="+", action="extend", default=[], metavar="ELEMENT=N", help="as in C=4 S=6")
     parser.add_argument("--format", help="format of SOURCE, where it should not be recognised")
@@ -75,27 +75,24 @@ def run(args: argparse.Namespace) -> int:
     """Solve along the path, compare, draw, print."""
     from ase_hybridham.cli.source import parse_valence
     from ase_hybridham.io import BandReference
-    from ase_hybridham.solve import OVERLAP_THRESHOLD, bands
+    from ase_hybridham.solve import bands
 
-    if args.overlap_threshold is None:
-        args.overlap_threshold = OVERLAP_THRESHOLD
-    if not 0 <= args.overlap_threshold < 1:
-        raise ValueError(f"--overlap-threshold: expected a number from 0 to 1, got {args.overlap_threshold}")
+    threshold, reference_threshold = _thresholds(args)
     if args.window is not None and not args.window > 0:
         raise ValueError(f"--window: expected an energy > 0 eV, got {args.window}")
     valence = parse_valence(args.valence)
-    reference = _reference(args.reference, args.overlap_threshold) if args.reference else None
+    reference = _reference(args.reference, reference_threshold) if args.reference else None
     subject = args.structure or args.source
     with _naming(subject, args.source, args.overlap, args.basis_dir, "--basis"):
-        system = _system(args, valence)
+        system = _system(args, valence, threshold)
     path = _path(args, system.atoms, reference)
     with _naming(subject):
-        level, level_from = _fermi_level(system, args.kpts, args.overlap_threshold)
-        ours = bands(system, path, reference=level, overlap_threshold=args.overlap_threshold)
+        level, level_from = _fermi_level(system, args.kpts, threshold)
+        ours = bands(system, path, reference=level, overlap_threshold=threshold)
     result: dict[str, Any] = {"source": args.source}
     theirs = error = None
     if reference is not None:
-        theirs = _reference_bands(reference, path, ours, args)
+        theirs = _reference_bands(reference, path, ours, args, reference_threshold)
         if isinstance(reference, BandReference) and theirs.energies.shape != ours.energies.shape:
             raise ValueError(
                 f"{args.reference}: expected {ours.energies.shape[2]} bands and {ours.energies.shape[0]} spin(s) as "
@@ -126,7 +123,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _system(args: argparse.Namespace, valence: dict[str, float]) -> "LCAOSystem":
+def _thresholds(args: argparse.Namespace) -> tuple[float, float]:
+    """For S(k) of SOURCE, whose H may be predicted, and of a reference."""
+    from ase_hybridham.cli.source import kind_of
+    from ase_hybridham.solve import OVERLAP_THRESHOLD, PREDICTED_THRESHOLD
+
+    given = args.overlap_threshold
+    if given is not None:
+        if not 0 <= given < 1:
+            raise ValueError(f"--overlap-threshold: expected a number from 0 to 1, got {given}")
+        return given, given
+    predicted = not args.format and kind_of(args.source) == "checkpoint"
+    return PREDICTED_THRESHOLD if predicted else OVERLAP_THRESHOLD, OVERLAP_THRESHOLD
+
+
+def _system(args: argparse.Namespace, valence: dict[str, float], threshold: float) -> "LCAOSystem":
     """H and S: predicted, or as they are stored."""
     from ase_hybridham.cli.naming import only_structure
     from ase_hybridham.cli.source import kind_of, load_system
@@ -142,18 +153,18 @@ def _system(args: argparse.Namespace, valence: dict[str, float]) -> "LCAOSystem"
             raise ValueError(f"{args.source} is a model: expected a STRUCTURE to predict, as in bands MODEL STRUCTURE")
         system = _predicted(args)
         # imported models know no valences
-        return with_electrons(system, valence, overlap_threshold=args.overlap_threshold) if valence else system
+        return with_electrons(system, valence, overlap_threshold=threshold) if valence else system
     options = (("STRUCTURE", args.structure), ("--overlap", args.overlap), ("--basis-dir", args.basis_dir))
     for option, value in options:
         if value is not None:
             raise ValueError(f"{option} {value}: only a checkpoint takes one, {args.source} holds its own")
     if kind == "dataset":
-        system = load_system(args.source, valence=valence, overlap_threshold=args.overlap_threshold)
+        system = load_system(args.source, valence=valence, overlap_threshold=threshold)
         return _solvable(args.source, system)
     path = args.source if args.format else only_structure(args.source)
     system = _solvable(args.source, read_system(path, args.format))
     # without valences counted only if the level needs it
-    return with_electrons(system, valence, overlap_threshold=args.overlap_threshold) if valence else system
+    return with_electrons(system, valence, overlap_threshold=threshold) if valence else system
 
 
 def _solvable(source: str, system: "LCAOSystem") -> "LCAOSystem":
@@ -242,7 +253,11 @@ def _path(args: argparse.Namespace, atoms: "Atoms", reference: "BandReference | 
 
 
 def _reference_bands(
-    reference: "BandReference | LCAOSystem", path: "BandPath", ours: "BandStructure", args: argparse.Namespace
+    reference: "BandReference | LCAOSystem",
+    path: "BandPath",
+    ours: "BandStructure",
+    args: argparse.Namespace,
+    threshold: float,
 ) -> "BandStructure":
     from ase.spectrum.band_structure import BandStructure
 
@@ -257,8 +272,8 @@ def _reference_bands(
             f"got {reference.n_orbitals}; is it the same structure in the same basis?"
         )
     with _naming(args.reference):
-        level, _ = _fermi_level(reference, args.kpts, args.overlap_threshold)
-        return bands(reference, path, reference=level, overlap_threshold=args.overlap_threshold)
+        level, _ = _fermi_level(reference, args.kpts, threshold)
+        return bands(reference, path, reference=level, overlap_threshold=threshold)
 
 
 def _error(theirs: "BandStructure", ours: "BandStructure", window: float | None) -> "BandError":

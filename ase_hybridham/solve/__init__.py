@@ -15,10 +15,11 @@ from ase_hybridham.solve.fermi import (
     occupations,
     spin_degeneracy,
 )
-from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
+from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD, PREDICTED_THRESHOLD
 
 __all__ = [
     "OVERLAP_THRESHOLD",
+    "PREDICTED_THRESHOLD",
     "BandError",
     "BlochSum",
     "band_error",

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ase_hybridham.errors import CheckpointError
 from ase_hybridham.model import Stage, TrainedModel
-from ase_hybridham.solve import BandError, band_error, band_path, eigenvalues, fermi_level
+from ase_hybridham.solve import PREDICTED_THRESHOLD, BandError, band_error, band_path, eigenvalues, fermi_level
 from ase_hybridham.store import DataSet
 from ase_hybridham.symmetry import rotate_blocks, rotate_system
 from ase_hybridham.system import LCAOSystem
@@ -189,9 +189,9 @@ def evaluate_system(
             other = replace(system, hamiltonian=same_basis, fermi_level=None)
             band_errors[stage] = band_error(
                 reference_bands,
-                eigenvalues(other, k),
+                eigenvalues(other, k, overlap_threshold=PREDICTED_THRESHOLD),
                 reference_level=level,
-                predicted_level=fermi_level(other),
+                predicted_level=fermi_level(other, overlap_threshold=PREDICTED_THRESHOLD),
                 window=window,
             )
     return StructureErrors(name, errors, band_errors, hermiticity)
