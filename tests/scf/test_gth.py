@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+from ase.build import bulk
 
+from ase_hybridham.overlap import overlap_from_basis
 from ase_hybridham.scf.gth import gth_basis, shell_occupations
 from ase_hybridham.scf.potential import DensityFunctional
+from ase_hybridham.solve import BlochSum, k_mesh
+from ase_hybridham.system import PairList
 
 pytest.importorskip("pyscf")
 
@@ -18,6 +22,22 @@ def test_the_short_basis_differs_in_the_smallest_exponent_of_carbon_only():
         assert before.radial.exponents[-1] == pytest.approx(0.128, abs=1e-3)
         assert after.radial.exponents[-1] == 0.20
     assert (short["C"].cutoff, short["N"].cutoff) == (3.5, 4.5)
+
+
+def test_radii_of_diffuse_functions_leave_the_overlap_positive():
+    """With 4.5 angstrom for lithium the smallest eigenvalue of S(k) was -4e-4; with all pairs it is 0.03."""
+    crystal = bulk("LiF", "rocksalt", 4.03)
+    basis = gth_basis("gth-szv-molopt-sr-short", ["Li", "F"], "lda")
+    assert (basis["Li"].cutoff, basis["F"].cutoff) == (6.0, 4.5)
+
+    def smallest(scale: float) -> float:
+        radii = {z: scale * r for z, r in basis.cutoffs().items()}
+        overlap = overlap_from_basis(crystal, basis, PairList.from_atoms(crystal, radii))
+        return min(np.linalg.eigvalsh(s)[0] for s in BlochSum(overlap).dense(k_mesh(crystal, (4, 4, 4))[0]))
+
+    assert smallest(1.0) == pytest.approx(smallest(1.4), abs=1e-3)
+    assert smallest(1.0) > 0.025
+    assert smallest(4.5 / 6) < 0
 
 
 @pytest.mark.parametrize(("symbol", "degrees", "valence"), [("C", (0, 0, 1, 1, 2), 4), ("H", (0, 0, 1), 1)])
