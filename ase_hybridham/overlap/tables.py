@@ -207,8 +207,11 @@ def _from_arrays(
     """The table that was kept, None if it is not one of these channels."""
     if arrays is None or set(arrays) != {"edges", "series", "onsite"}:
         return None
-    n = len(arrays["edges"]) - 1
+    n = arrays["edges"].size - 1
     shapes = {"edges": (n + 1,), "series": (n, DEGREE + 1, len(channels)), "onsite": (len(channels),)}
-    if n < 1 or any(arrays[name].shape != shape for name, shape in shapes.items()) or arrays["edges"][-1] != reach:
+    for name, array in arrays.items():
+        if array.shape != shapes[name] or array.dtype != np.float64 or not np.isfinite(array).all():
+            return None
+    if n < 1 or arrays["edges"][-1] != reach:
         return None
     return Table(channels, arrays["edges"], arrays["series"], arrays["onsite"])
