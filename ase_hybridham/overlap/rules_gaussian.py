@@ -25,6 +25,7 @@ NEGLIGIBLE = 55.0
 # Points of a Gauss-Legendre panel, good to rounding for a phase of PHASE radian over half of it.
 NODES, PHASE = 64, 70.0
 MOST = 2**17  # points
+SMALLEST, LARGEST = 1e-6, 1e12  # exponents, far beyond those of any basis
 AT_ONCE = 2**18  # exponentials
 
 
@@ -131,6 +132,11 @@ def gaussian_radius(atom: AtomBasis) -> float:
 def contraction(shell: Shell) -> NDArray[np.float64]:
     """Coefficients of r^l e^(-a r^2) in R, such that int R^2 r^2 dr = 1."""
     a = np.array(_gaussian(shell).exponents)
+    if not (a.min() >= SMALLEST and a.max() <= LARGEST):
+        raise OverlapError(
+            f"radial functions: expected exponents of {SMALLEST:g} to {LARGEST:g} bohr^-2, got {a.min():.3g} to "
+            f"{a.max():.3g}; check the basis"
+        )
     half = shell.l + 1.5
     normalized = np.array(_gaussian(shell).coefficients) * np.sqrt(2 * (2 * a) ** half / gamma(half))
     norm = normalized @ (gamma(half) / (2 * np.add.outer(a, a) ** half)) @ normalized

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from ase import Atoms
 from scipy.spatial.transform import Rotation
+from scipy.special import spherical_jn
 
 from ase_hybridham.errors import OverlapError
 from ase_hybridham.overlap import overlap_from_basis
+from ase_hybridham.overlap.rules_gaussian import GAUSSIAN, GaussianIntegrals, contraction
+from ase_hybridham.overlap.twocenter import RadialIntegrals
 from ase_hybridham.scf.gth import gaussian_shells
 from ase_hybridham.solve import BlochSum
 from ase_hybridham.symmetry import rotate_blocks
@@ -98,6 +101,97 @@ def test_overlaps_stand_on_the_pairs_given():
     overlap = overlap_from_basis(atoms, BASIS, pairs)
     assert overlap.pairs is pairs
     np.testing.assert_allclose(overlap.values, overlap_from_basis(atoms, BASIS).on_pairs(pairs).values, atol=1e-14)
+
+
+NAMED = ["sto-3g", "gth-dzvp-molopt-sr", "gth-tzv2p", "cc-pvtz", "cc-pvqz"]
+
+
+def named_basis(name: str) -> Basis:
+    """A basis that PySCF knows; contractions that share exponents become shells of their own."""
+    atoms = []
+    for symbol in ("H", "C", "O"):
+        shells = []
+        for l, *primitives in pyscf_gto.basis.load(name, symbol):
+            for n in range(1, len(primitives[0])):
+                used = [(row[0], row[n]) for row in primitives if row[n]]
+                shells.append(Shell(l, radial=GaussianRadial(*zip(*used, strict=True))))
+        atoms.append(AtomBasis(symbol, tuple(shells), cutoff=9.0))
+    return Basis.of(*atoms)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_overlaps_of_named_bases_are_those_of_pyscf(name):
+    from pyscf import gto
+    from pyscf.data.nist import BOHR
+
+    basis = named_basis(name)
+    atoms = Atoms("COHHCH", np.random.default_rng(0).normal(scale=1.6, size=(6, 3)))
+    molecule = gto.M(
+        atom=[[s, r / BOHR] for s, r in zip(atoms.symbols, atoms.positions, strict=True)],
+        unit="bohr",
+        basis={symbol: gaussian_shells(atom) for symbol, atom in basis.atoms.items()},
+        verbose=0,
+        spin=None,
+    )
+    theirs, order = molecule.intor("int1e_ovlp"), []
+    for symbol in atoms.symbols:
+        assert list(basis[symbol].degrees) == sorted(basis[symbol].degrees)
+        order.extend(len(order) + np.array(orbital_order("pyscf", basis[symbol].degrees)[0]))
+    for accuracy, allowed in [(0, 1e-13), (None, 2e-11)]:
+        ours = BlochSum(overlap_from_basis(atoms, basis, accuracy=accuracy)).dense(np.zeros((1, 3)))[0]
+        np.testing.assert_allclose(ours, theirs[np.ix_(order, order)], atol=allowed)
+
+
+def test_closed_forms_are_the_integrals_over_k():
+    """All channels up to two f or g shells, and their slopes."""
+    g = AtomBasis("O", (shell(4, 0.9, 2.5), shell(1, 12.0, 0.5), shell(3, 0.8), shell(0, 0.2), shell(2, 3.0)))
+    d = np.concatenate([[0.0, 1e-6, 1e-3], np.linspace(0.05, 35, 60)])
+    for second in (g, BASIS["C"], BASIS["Mo"]):
+        closed, summed = GaussianIntegrals(g, second), RadialIntegrals.of_atoms(g, second)
+        assert closed.channels == summed.channels
+        for ours, expected in zip(closed.with_slopes(d), summed.with_slopes(d), strict=True):
+            assert np.abs(ours).max() > 0.1
+            np.testing.assert_allclose(ours, expected, atol=1e-13)
+
+
+@pytest.mark.parametrize(("power", "step"), [(0, 0), (1, 1), (1, -1), (2, 0)])
+def test_transforms_are_the_integrals_over_r(power, step):
+    shells = [shell(l, 0.7, 2.0) for l in range(1, 5)]
+    quadrature = GAUSSIAN.quadrature(shells, 10.0)
+    found = GAUSSIAN.transform(shells, [s.l + step for s in shells], power, quadrature)
+    r, weights = np.polynomial.legendre.leggauss(400)
+    r, weights = 6 * (r + 1), 6 * weights
+    for F, s in zip(found, shells, strict=True):
+        radial = sum(c * r**s.l * np.exp(-a * r**2) for a, c in zip(s.radial.exponents, contraction(s), strict=True))
+        assert weights @ (radial * r) ** 2 == pytest.approx(1, abs=1e-12)
+        bessel = spherical_jn(s.l + step, np.outer(quadrature.points, r))
+        np.testing.assert_allclose(F, bessel @ (weights * radial * r ** (2 + power)), atol=1e-13)
+
+
+def test_transforms_that_are_not_gaussian_are_refused():
+    one = [shell(1, 0.7)]
+    with pytest.raises(ValueError, match=r"expected L = l \+ power - 2n, got 1 of 1 \+ 1"):
+        GAUSSIAN.transform(one, [1], 1, GAUSSIAN.quadrature(one, 10.0))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (GaussianRadial((1e13,), (1.0,)), r"expected exponents of 1e-06 to 1e\+12 bohr"),
+        (GaussianRadial((1.0, 1e-9), (1.0, 1.0)), "got 1e-09 to 1;"),
+        (GaussianRadial((1.0, 1.0), (1.0, -1.0)), "the Gaussians of shell 2p cancel; check the basis"),
+        (GaussianRadial((1.0, 2.0), (1.0, float("nan"))), "the Gaussians of shell 2p cancel; check the basis"),
+    ],
+)
+def test_gaussians_that_are_none_are_refused(wrong, message):
+    atom = AtomBasis("C", (Shell(1, "2p", wrong),), cutoff=3.0)
+    with pytest.raises(OverlapError, match=message):
+        overlap_from_basis(Atoms("C"), Basis.of(atom))
+
+
+def test_exponents_too_far_apart_for_a_sum_over_k_are_refused():
+    with pytest.raises(OverlapError, match=r"expected exponents within .* of each other, got 0.1 to 1e\+07"):
+        GAUSSIAN.quadrature([shell(0, 1e7, 0.1)], 10.0)
 
 
 def test_two_s_gaussians_overlap_as_the_closed_form_says():
