@@ -129,19 +129,25 @@ def _known_basis(
     from ase_hybridham.cli.source import kind_of
     from ase_hybridham.errors import OverlapError
     from ase_hybridham.io import read_system
+    from ase_hybridham.io.basis_files import whole_bases
     from ase_hybridham.io.basis_names import basis_of_names
     from ase_hybridham.store import DataSet, names_data_set, read_structure
+    from ase_hybridham.system import Basis
 
     if args.source is None:
-        unnamed = [symbol for symbol in symbols if symbol not in names]
         if args.basis_dir is None:
             raise OverlapError("the basis is not known; give --basis-dir DIR with --basis, or --from SOURCE")
+        whole = whole_bases(args.basis_dir, symbols, names)
+        named = {symbol: names[symbol] for symbol in symbols if symbol in names and symbol not in whole}
+        unnamed = [symbol for symbol in symbols if symbol not in names and symbol not in whole]
         if unnamed:
             raise OverlapError(
                 f"the basis of {unnamed[0]} is not known; give --basis {unnamed[0]}=NAME (as in C=C6.0-s2p2d1), or "
                 "--from SOURCE, a checkpoint, data set or calculation that has it"
             )
-        return basis_of_names({symbol: names[symbol] for symbol in symbols}), "none", {}
+        atoms = {**whole, **basis_of_names(named).atoms}
+        label = "/".join(names.get(symbol, f"{symbol} of {args.basis_dir}") for symbol in symbols)
+        return Basis.of(*(atoms[symbol] for symbol in symbols), name=label), "none", {}
     if kind_of(args.source) == "checkpoint":
         from ase_hybridham.model import load_model
 

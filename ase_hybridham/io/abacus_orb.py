@@ -93,7 +93,9 @@ def _may_hold(path: Path, symbol: str, name: str | None) -> bool:
     return found is not None and found[1] == symbol
 
 
-FORMAT = BasisFormat("abacus", "ABACUS's .orb", lambda path: path.name.endswith(SUFFIX), _may_hold, _read)
+FORMAT = BasisFormat(
+    "abacus", "ABACUS's .orb", lambda path: path.name.endswith(SUFFIX), _may_hold, _read, whole=read_abacus_orb
+)
 
 
 def _word(path: str | Path, header: str, pattern: str, what: str) -> str:

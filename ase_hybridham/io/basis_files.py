@@ -1,6 +1,6 @@
 """Which files of a folder hold the radial functions of a basis? One line of `BASIS_FORMATS` for every kind of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ __all__ = [
     "basis_names",
     "find_basis_files",
     "integral_settings",
+    "whole_bases",
     "with_radial_functions",
 ]
 
@@ -127,6 +128,30 @@ def find_basis_files(folder: str | Path) -> dict[Path, BasisFormat]:
         wanted = "; ".join(f"{one.name}: {one.description}" for one in BASIS_FORMATS)
         raise FormatError(f"{folder}: holds no basis files; looked for {wanted}")
     return dict(files.values())
+
+
+def whole_bases(folder: str | Path, symbols: Iterable[str], names: Mapping[str, str]) -> dict[str, AtomBasis]:
+    """Chemical symbol -> basis, of those elements whose file in a folder holds one basis and no other functions.
+
+    Parameters
+    ----------
+    folder : str or Path
+    symbols : iterable of str
+    names : mapping
+        As of `attach_radial_functions`.
+
+    Raises
+    ------
+    FormatError
+        If there are no basis files, several of an element without a name, or one is damaged.
+    """
+    files, found = find_basis_files(folder), {}
+    for symbol in symbols:
+        if any(known.whole and known.may_hold(path, symbol, names.get(symbol)) for path, known in files.items()):
+            path, known = _file_of(Path(folder), files, symbol, names.get(symbol))
+            if known.whole:
+                found[symbol] = known.whole(path)
+    return found
 
 
 def _file_of(

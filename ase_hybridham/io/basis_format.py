@@ -30,6 +30,8 @@ class BasisFormat:
         raises FormatError if the file does not fit `atom` or the name. `settings` is the provenance of a system.
     settings : tuple of str
         Entries of a provenance that `read` looks at: a program's settings of its integrals.
+    whole : callable, optional
+        ``whole(path) -> AtomBasis``, for files that hold the functions of one basis and no others.
     """
 
     name: str
@@ -38,3 +40,4 @@ class BasisFormat:
     may_hold: Callable[[Path, str, str | None], bool]
     read: Callable[[Path, AtomBasis, str | None, Mapping[str, Any]], AtomBasis]
     settings: tuple[str, ...] = ()
+    whole: Callable[[Path], AtomBasis] | None = None

@@ -24,6 +24,7 @@ __all__ = ["FORMAT", "contracted_shells", "read_gaussian_basis"]
 
 LETTERS = "SPDFGHI"
 LARGEST = 2**24  # bytes; CP2K's largest file has 1 MB
+END = 1e-8  # overlap of two equal s functions where pairs end
 START = 2**16  # bytes in which the first element stands
 
 # the words of a line that begins with an element, and the lines of numbers that follow
@@ -78,7 +79,10 @@ def _read(path: Path, atom: AtomBasis, name: str | None, settings: Mapping[str, 
         ours, theirs = ("".join(LETTERS[shell.l] for shell in one).lower() for one in (atom.shells, found))
         raise FormatError(f"{path}: expected the shells {ours} of {atom.symbol}, got {theirs}; name the right basis")
     shells = tuple(replace(a, radial=b.radial) for a, b in zip(atom.shells, found, strict=True))
-    return replace(atom, shells=shells)  # Gaussians end nowhere: the radius is that of the pairs
+    # Gaussians end nowhere: the radius is that of the pairs, where they are known
+    smallest = min(min(shell.radial.exponents) for shell in found if isinstance(shell.radial, GaussianRadial))
+    radius = GaussianRadial.bohr * float(np.sqrt(-np.log(END) / (2 * smallest)))
+    return replace(atom, shells=shells, cutoff=atom.cutoff or radius)
 
 
 def _sniff(path: Path) -> bool:

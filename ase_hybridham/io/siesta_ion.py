@@ -81,12 +81,19 @@ def _read(path: Path, atom: AtomBasis, name: str | None, settings: Mapping[str, 
 
 def _may_hold(path: Path, symbol: str, name: str | None) -> bool:
     if name is not None:
-        return path.name.removesuffix(SUFFIX) == name.removesuffix(SUFFIX)
+        return path.name.removesuffix(SUFFIX) == name.removesuffix(".xml").removesuffix(".ion")
     found = re.search(r"<symbol>\s*(\S+)\s*</symbol>", beginning(path, HEAD))
     return found is not None and found[1] == symbol
 
 
-FORMAT = BasisFormat("siesta", "SIESTA's <label>.ion.xml", lambda path: path.name.endswith(SUFFIX), _may_hold, _read)
+FORMAT = BasisFormat(
+    "siesta",
+    "SIESTA's <label>.ion.xml",
+    lambda path: path.name.endswith(SUFFIX),
+    _may_hold,
+    _read,
+    whole=read_siesta_ion,
+)
 
 
 def _labels(atom: AtomBasis) -> list[str]:
