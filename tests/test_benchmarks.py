@@ -1,4 +1,4 @@
-"""The benchmark of stage 1 runs in its short form, on the structures it names, and notices a wrong network."""
+"""Benchmarks run in their short form, on the structures they name, and notice wrong numbers."""
 
 from pathlib import Path
 
@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from ase_hybridham.overlap import assembly
+from tests.benchmarks import overlap_speed
+from tests.benchmarks.bilayers import twisted_bilayer
 from tests.benchmarks.costs import resident_memory, tensor_memory
-from tests.benchmarks.stage1_speed import QUICK, Report, compare, contestants, main, twisted_bilayer
+from tests.benchmarks.stage1_speed import QUICK, Report, compare, contestants, main
 
 
 def test_quick_run_prints_every_section(capfd: pytest.CaptureFixture[str]) -> None:
@@ -25,6 +28,24 @@ def test_a_wrong_network_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str
     compare(both, report)
     assert report.failed
     assert "FAIL" in capsys.readouterr().out
+
+
+def test_quick_run_of_overlaps_prints_every_section(capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pyscf.gto")
+    assert overlap_speed.main(["--quick"]) == 0
+    printed = capfd.readouterr().out
+    for words in ("faster than PySCF", "faster than the loop", "76 atoms, 6168 pairs", "tables from disk"):
+        assert words in printed
+
+
+def test_a_wrong_overlap_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pyscf.gto")
+    good = assembly.gaunt
+    monkeypatch.setattr(assembly, "gaunt", lambda *degrees: good(*degrees) * (1 + 1e-6 * (degrees == (1, 2, 3))))
+    report = Report(quick=True)
+    overlap_speed.race(overlap_speed.QUICK, report)
+    assert report.failed
+    assert capsys.readouterr().out.count("FAIL") == 2
 
 
 @pytest.mark.parametrize("i", range(1, 4))

@@ -126,20 +126,20 @@ class Coupling:
     def __init__(self, first: AtomBasis, second: AtomBasis, channels: Sequence[Channel]) -> None:
         self.shape = first.size, second.size
         widths = np.array([2 * c.L + 1 for c in channels])
+        ends = np.cumsum(widths)
         self.channel = np.repeat(np.arange(len(channels)), widths)  # of every product
         self.degree = np.array([c.L for c in channels])
         self.harmonic = np.concatenate([np.arange(c.L**2, (c.L + 1) ** 2) for c in channels])
+        rows, columns = first.slices, second.slices
+        matrix = np.zeros((len(self.channel), *self.shape))
+        for c, end in zip(channels, ends, strict=True):
+            matrix[end - 2 * c.L - 1 : end, rows[c.row], columns[c.column]] = gaunt(c.l1, c.l2, c.L).transpose(2, 0, 1)
+        row = np.array([c.row for c in channels])[self.channel]
         self.parts: list[tuple[slice, slice, NDArray[np.float64]]] = []
-        starts = np.concatenate([[0], np.cumsum(widths)])
-        for s, orbitals in enumerate(first.slices):
-            mine = [n for n, c in enumerate(channels) if c.row == s]
-            products = slice(int(starts[mine[0]]), int(starts[mine[-1] + 1]))
-            matrix = np.zeros((products.stop - products.start, first.shells[s].size, second.size))
-            for n in mine:
-                c, at = channels[n], int(starts[n]) - products.start
-                matrix[at : at + widths[n], :, second.slices[c.column]] = np.moveaxis(gaunt(c.l1, c.l2, c.L), 2, 0)
+        for s, orbitals in enumerate(rows):
+            mine = slice(*np.searchsorted(row, [s, s + 1]).tolist())
             elements = slice(orbitals.start * second.size, orbitals.stop * second.size)
-            self.parts.append((products, elements, matrix.reshape(len(matrix), -1)))
+            self.parts.append((mine, elements, matrix[mine, orbitals].reshape(mine.stop - mine.start, -1)))
 
     def __call__(self, products: NDArray[np.float64]) -> NDArray[np.float64]:
         """Blocks, shape (n, n_i, n_j), of products, shape (n, n_products)."""

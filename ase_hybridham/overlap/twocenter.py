@@ -29,16 +29,23 @@ AT_ONCE = 2**19
 @cache
 def gaunt(l1: int, l2: int, L: int) -> NDArray[np.float64]:
     """Mean of Y_l1a Y_l2b Y_LM over the sphere, component normalization, shape (2 l1+1, 2 l2+1, 2 L+1), read-only."""
-    n = l1 + l2 + L + 1  # exact for polynomials of this degree
-    z, weight = np.polynomial.legendre.leggauss(n)
-    phi = 2 * np.pi * np.arange(2 * n) / (2 * n)
-    flat = np.sqrt(1 - z**2)[:, None]
-    points = np.stack([flat * np.cos(phi), flat * np.sin(phi), np.broadcast_to(z[:, None], (n, 2 * n))], axis=-1)
-    y = spherical_harmonics(points, max(l1, l2, L))
-    out = np.einsum("z,zpa,zpb,zpm->abm", weight / (4 * n), y[l1], y[l2], y[L], optimize=True)
+    weights, y = _sphere(l1 + l2 + L)
+    products = (weights[:, None] * y[l1])[:, :, None] * y[l2][:, None]
+    out = (products.reshape(len(weights), -1).T @ y[L]).reshape(2 * l1 + 1, 2 * l2 + 1, 2 * L + 1)
     out[np.abs(out) < 1e-13] = 0.0
     out.flags.writeable = False
     return out
+
+
+@cache
+def _sphere(degree: int) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+    """Weights of a mean over the sphere, exact for polynomials up to a degree, and the harmonics at its points."""
+    n = degree + 1
+    z, weights = np.polynomial.legendre.leggauss(n)
+    phi = 2 * np.pi * np.arange(2 * n) / (2 * n)
+    flat = np.sqrt(1 - z**2)[:, None]
+    points = np.stack([flat * np.cos(phi), flat * np.sin(phi), np.broadcast_to(z[:, None], (n, 2 * n))], axis=-1)
+    return np.repeat(weights / (4 * n), 2 * n), spherical_harmonics(points.reshape(-1, 3), degree)
 
 
 class RadialIntegrals:

@@ -11,8 +11,6 @@ repeats, in single precision. --quick: a small network, to see that it runs; onl
 
 import argparse
 import json
-import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -22,19 +20,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ase import Atoms
-from ase.build import graphene, make_supercell
 from torch import Tensor, nn
 
 from ase_hybridham.model import Cascade, Domain, ModelConfig, PairGraph, Stage1, TrainedModel, save_model
 from ase_hybridham.model.deephe3 import import_deephe3
 from ase_hybridham.system import AtomBasis, Basis, PairList
+from tests.benchmarks.bilayers import LATTICE, twisted_bilayer
 from tests.benchmarks.costs import Action, best, print_shares, resident_memory, shares, tensor_memory, timed
+from tests.benchmarks.report import Report, processor
 from tests.model.deephe3_folders import blocks_from_outputs, build_arguments, write_folder
 from tests.model.deephe3_reference import DeepHE3Reference, reference_of
 
 ROOT = Path(__file__).parents[2]
-LATTICE, INTERLAYER = 2.46, 3.35  # angstrom
 SHELLS = (0, 0, 1, 1, 2)
 SAME = {torch.float64: 1e-11, torch.float32: 1e-5}
 # the project's promises
@@ -65,20 +62,6 @@ class Size:
 QUICK = Size("6x0e+4x1o+3x2e+2x3o+2x4e", 6, 2, 4.0, (1, 2), 1)
 
 
-def twisted_bilayer(i: int) -> Atoms:
-    """The rigid commensurate bilayer number i, of 4 (3 i^2 + 3 i + 1) atoms."""
-    layers = []
-    for n in (i, i + 1):  # supercells of the same shape, mirror images of each other
-        m = 2 * i + 1
-        layer = make_supercell(graphene(a=LATTICE, vacuum=10.0), [[m, n, 0], [-n, m - n, 0], [0, 0, 1]])
-        layer.set_cell([*layer.cell.lengths(), 90, 90, 120], scale_atoms=True)
-        layers.append(layer)
-    atoms = layers[0] + layers[1]
-    atoms.positions[len(layers[0]) :, 2] += INTERLAYER
-    atoms.pbc = (True, True, False)
-    return atoms
-
-
 def pairs_of(i: int, cutoff: float) -> PairList:
     """Pairs of a bilayer whose geometry is checked."""
     atoms = twisted_bilayer(i)
@@ -86,18 +69,6 @@ def pairs_of(i: int, cutoff: float) -> PairList:
     assert len(atoms) == 4 * (3 * i * i + 3 * i + 1)
     np.testing.assert_allclose(pairs.distances[pairs.hopping].min(), LATTICE / np.sqrt(3))
     return pairs
-
-
-class Report:
-    """Prints lines and remembers whether all targets that count were met; of a quick run, only the comparison of H."""
-
-    def __init__(self, quick: bool) -> None:
-        self.quick, self.failed = quick, False
-
-    def check(self, line: str, passed: bool, target: str, *, always: bool = False) -> None:
-        counts = always or not self.quick
-        self.failed |= counts and not passed
-        print(f"{('pass' if passed else 'FAIL') if counts else '    '}  {line}   (target: {target})", flush=True)
 
 
 @dataclass
@@ -264,14 +235,6 @@ def start_up(size: Size, folder: Path, report: Report) -> None:
     )
     report.check(line, imports + ready <= READY_SECONDS, f"{READY_SECONDS} s")
     print(f"      before it, python and import of the calculator: {first:.2f} s")
-
-
-def processor() -> str:
-    try:
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return f"{found[1] if found else 'unknown processor'}, {os.cpu_count()} cores, one thread"
 
 
 def run(quick: bool) -> bool:
