@@ -27,6 +27,7 @@ from pydantic.fields import FieldInfo
 from ase_hybridham.cli import main as hybridham
 from ase_hybridham.train import Phase2Config, PhaseConfig
 from ase_hybridham.train.config import read_config
+from tests.io.pao_files import pao_folder
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,9 +53,15 @@ def blocks(page: Path) -> list[Block]:
     return [Block(match[2], match[3], match[1] is None) for match in found]
 
 
+@pytest.fixture(scope="session")
+def basis_files(tmp_path_factory) -> Path:
+    """What pages need of OpenMX's database."""
+    return pao_folder(tmp_path_factory.mktemp("PAO"))
+
+
 @pytest.fixture
-def clone(tmp_path, monkeypatch, trained_bilayers, graphene_checkpoint) -> Path:
-    """The working folder: a clone in which `make demo` and the quickstart have run."""
+def clone(tmp_path, monkeypatch, trained_bilayers, graphene_checkpoint, basis_files) -> Path:
+    """The working folder: a clone in which `make demo` and the quickstart have run, beside OpenMX's basis files."""
     pytest.importorskip("pyscf")
     import matplotlib as mpl
 
@@ -62,6 +69,8 @@ def clone(tmp_path, monkeypatch, trained_bilayers, graphene_checkpoint) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("tests", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "DFT_DATA19").mkdir()
+    (tmp_path / "DFT_DATA19/PAO").symlink_to(basis_files)
     shutil.unpack_archive(ROOT / "tests/golden/openmx/bilayers.tar.xz", tmp_path)
     shutil.copy(trained_bilayers[0] / "bilayers.h5", tmp_path)
     shutil.copy(ROOT / "ase_hybridham/data/demo_graphene.h5", tmp_path / "graphene.h5")
