@@ -25,7 +25,6 @@ __all__ = ["Coupling", "blocks_from", "gradients_from", "overlap_from_basis", "o
 # Matrix elements computed at a time: few enough to stay near the processor, enough to make Python's part small.
 AT_ONCE = 2**16
 
-
 Radial = Callable[[AtomBasis, AtomBasis, float], RadialFunctions]
 
 
@@ -68,12 +67,20 @@ def overlap_gradient(
     With atom i held, this is how S changes when j moves; also <i|d/dr j> with the opposite sign. On-site blocks hold
     the gradient at d = 0, where only shells with l1 = l2 +- 1 have one.
 
-    Parameters, errors: see `overlap_from_basis`.
+    Parameters
+    ----------
+    atoms, basis, pairs, accuracy
+        As in `overlap_from_basis`; but interpolated slopes err by up to a hundred times `accuracy`, in 1/angstrom.
 
     Returns
     -------
     tuple of three PairBlocks
         float64, in 1/angstrom.
+
+    Raises
+    ------
+    OverlapError, ValueError
+        As in `overlap_from_basis`.
     """
     return gradients_from(_radial(accuracy), known_pairs(atoms, basis, pairs), basis)
 
@@ -87,6 +94,12 @@ def blocks_from(radial: Radial, pairs: PairList, basis: Basis) -> PairBlocks:
         ``(first, second, reach) -> RadialFunctions`` of two atoms up to a distance in bohr.
     pairs : PairList
     basis : Basis
+        Knows the elements of the pairs.
+
+    Returns
+    -------
+    PairBlocks
+        float64, in the unit of the radial functions.
 
     Raises
     ------
@@ -101,7 +114,7 @@ def blocks_from(radial: Radial, pairs: PairList, basis: Basis) -> PairBlocks:
 
 
 def gradients_from(radial: Radial, pairs: PairList, basis: Basis) -> tuple[PairBlocks, PairBlocks, PairBlocks]:
-    """Gradients of the blocks of `blocks_from` with respect to the vector of the pair, in 1/angstrom."""
+    """Gradients of the blocks of `blocks_from`, with the same arguments, along x, y and z of the vector, per angstrom."""
     first = PairBlocks.zeros(pairs, basis)
     out = first, first.with_values(np.zeros_like(first.values)), first.with_values(np.zeros_like(first.values))
     for group in _groups(radial, pairs, basis):

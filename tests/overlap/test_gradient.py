@@ -118,3 +118,13 @@ def test_gradients_of_sampled_functions_are_differences():
             other.positions[1, x] += step
             values.append(overlap_from_basis(other, basis, accuracy=0).block(2))
         np.testing.assert_allclose(found[x].block(2), (values[0] - values[1]) / (2 * STEP), atol=DIFFERENCE)
+
+
+@pytest.mark.parametrize(("accuracy", "allowed"), [(None, 1e-8), (1e-7, 1e-5)])  # a hundred times the accuracy
+def test_gradients_of_tables_are_those_without(accuracy, allowed):
+    atoms = structure(3)
+    for found, exact in zip(
+        overlap_gradient(atoms, BASIS, accuracy=accuracy), overlap_gradient(atoms, BASIS, accuracy=0), strict=True
+    ):
+        error = np.abs(found.values - exact.values).max()
+        assert 0 < error < allowed
