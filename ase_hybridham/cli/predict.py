@@ -243,7 +243,11 @@ def _summary(result: dict[str, Any]) -> str:
         f"{result['stage']}: H differs from its adjoint by up to {result['hermiticity_error_eV']:.1e} eV, {done}"
     )
     place = f"{result['output']}:{result['name']}" if result["format"] == DATA_SET else result["output"]
-    origin = {None: "H, no S", "structure": "H and the S of the structure", "basis": "H, and S from the basis"}
+    origin = {
+        None: "H, no S (--basis-dir or --overlap gives it)",
+        "structure": "H and the S of the structure",
+        "basis": "H, and S from the basis",
+    }
     content = origin.get(result["overlap_from"], f"H and the S of {result['overlap_from']}")
     lines.append(f"{place}: {content}; {result['seconds']:.2f} s")
     return "\n".join(lines)
