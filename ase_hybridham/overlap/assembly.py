@@ -20,7 +20,14 @@ from ase_hybridham.overlap.twocenter import Channel, gaunt
 from ase_hybridham.symmetry import spherical_harmonics
 from ase_hybridham.system import AtomBasis, Basis, PairBlocks, PairList
 
-__all__ = ["Coupling", "blocks_from", "gradients_from", "overlap_from_basis", "overlap_gradient"]
+__all__ = [
+    "Coupling",
+    "blocks_from",
+    "gradients_from",
+    "known_pairs",
+    "overlap_from_basis",
+    "overlap_gradient",
+]
 
 # Matrix elements computed at a time: few enough to stay near the processor, enough to make Python's part small.
 AT_ONCE = 2**16
@@ -114,7 +121,7 @@ def blocks_from(radial: Radial, pairs: PairList, basis: Basis) -> PairBlocks:
 
 
 def gradients_from(radial: Radial, pairs: PairList, basis: Basis) -> tuple[PairBlocks, PairBlocks, PairBlocks]:
-    """Gradients of the blocks of `blocks_from`, with the same arguments, along x, y and z of the vector, per angstrom."""
+    """Gradients of the blocks of `blocks_from`, with the same arguments: along x, y and z, in 1/angstrom."""
     first = PairBlocks.zeros(pairs, basis)
     out = first, first.with_values(np.zeros_like(first.values)), first.with_values(np.zeros_like(first.values))
     for group in _groups(radial, pairs, basis):
