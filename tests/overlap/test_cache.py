@@ -238,7 +238,7 @@ def test_processes_at_once_agree(folder):
 
     root = str(Path(__file__).parents[2])
     started = [run(f"sys.path.insert(0, {root!r})\n{COMPUTE}", folder) for _ in range(2)]
-    printed = {process.communicate(timeout=60)[0].strip() for process in started}
+    printed = {process.communicate(timeout=300)[0].strip() for process in started}
     assert [process.returncode for process in started] == [0, 0]
     assert printed == {hashlib.sha256(values().tobytes()).hexdigest()}
     assert [path.suffix for path in files(folder)] == [".table"]
@@ -247,7 +247,7 @@ def test_processes_at_once_agree(folder):
 WRITE = """
 import numpy as np
 from ase_hybridham.overlap.cache import save_arrays
-for n in range(100):
+for n in range(60):
     save_arrays("key", {"values": np.full((50, 1000), float(n))})
 """
 
@@ -286,7 +286,7 @@ def test_a_kill_in_the_middle_of_a_write_leaves_the_old_file_or_none(folder, bef
     if before:
         cache.save_arrays("key", CONTENT)
     process = run(KILLED, folder)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
     assert len(files(folder)) == 1 + before  # the half is there, under a name that is not read
     found = cache.load_arrays("key")

@@ -96,10 +96,18 @@ def test_the_interpolation_of_the_samples_decides(golden: Path):
 
 def test_interpolation_is_exact_for_parabolas():
     mesh = np.sort(np.random.default_rng(0).uniform(0, 3, 12))
-    at = np.linspace(mesh[1], mesh[-1], 50)
+    at = np.linspace(mesh[0], mesh[-1], 50)
     parabola = np.polynomial.Polynomial([0.3, -1.2, 0.7])
     np.testing.assert_allclose(hermite(mesh, parabola(mesh), at), parabola(at), atol=1e-13)
     np.testing.assert_array_equal(hermite(mesh, parabola(mesh), np.array([mesh[0] / 2, 4.0])), [parabola(mesh[0]), 0])
+
+
+def test_the_second_interval_holds_for_the_first():
+    mesh = np.sort(np.random.default_rng(1).uniform(0, 3, 12))
+    inside = np.linspace(mesh[1], mesh[2], 6)[1:-1]
+    cubic = np.polynomial.Polynomial.fit(inside, hermite(mesh, np.sin(3 * mesh), inside), 3)
+    at = np.linspace(mesh[0], mesh[1], 5)
+    np.testing.assert_allclose(hermite(mesh, np.sin(3 * mesh), at), cubic(at), atol=1e-9)
 
 
 def with_settings(**settings: float) -> AtomBasis:
