@@ -121,6 +121,27 @@ def test_damaged_files_are_refused_or_what_they_hold_is_read(samples, tmp_path):
     assert refused > 75  # the rest of the damage is in what is not read, or small
 
 
+def test_what_is_no_radial_function_is_refused(samples, tmp_path):
+    text = (samples / "H_chain/H.ion.xml").read_text()
+    path = tmp_path / "H.ion.xml"
+    s_orbital = ' l="                        0"'
+    assert s_orbital in text
+    for old, new, wrong in (
+        (s_orbital, s_orbital.replace("0", "1"), "expected a smooth function of norm 1, got norm 3"),
+        (
+            "<npts>                       500",
+            "<npts>                       499",
+            "499 rows of two numbers, got 0, 0, 1",
+        ),
+        ("<cutoff> ", "<cutoff> 1", "expected radii from 0 to 1"),
+        ("<z>                         1", "<z>                      -201", "z: expected an atomic number, got -201"),
+        ("</paos>", "", "expected the orbitals between <paos> and </paos>"),
+    ):
+        path.write_text(text.replace(old, new))
+        with pytest.raises(FormatError, match=wrong):
+            read_siesta_ion(path)
+
+
 def test_entities_are_not_expanded(samples, tmp_path):
     """A file of 1 kB that would be one of gigabytes."""
     text = (samples / "H_chain/H.ion.xml").read_text()
