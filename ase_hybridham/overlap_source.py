@@ -76,7 +76,9 @@ class OverlapSource:
                 "data.h5:NAME, PairBlocks; or a function)"
             )
         compute = overlap_from_basis if self.given is None else self.given
-        return compute(atoms, self.basis, pairs or PairList.from_atoms(atoms, self.basis.cutoffs()))
+        if pairs is None:
+            pairs = PairList.from_atoms(atoms, self.basis.cutoffs())
+        return compute(atoms, self.basis, pairs)
 
     def _compare(self, given: PairBlocks, atoms: Atoms) -> None:
         """Tell if S is not that of the basis: it may be of another, whose shells have the same l."""
