@@ -4,7 +4,7 @@ Well conditioned: S = R^dagger R (Cholesky), and the eigenvalues are those of R^
 nearly dependent give S an eigenvalue s near zero; in its direction every error of H is divided by s, which pulls states
 that do not exist ("ghost bands") through the spectrum. There S = U s U^dagger is diagonalized and directions with s
 below a threshold are left out: X = U s^-1/2 of the others, and the eigenvalues are those of X^dagger H X (canonical
-orthogonalization, Eq. (12) of Loewdin, Adv. Quantum Chem. 5, 185 (1970), doi:10.1016/S0065-3276(08)60339-1).
+orthogonalization: P.-O. Loewdin, Adv. Quantum Chem. 5, 185 (1970), https://doi.org/10.1016/S0065-3276(08)60339-1).
 
 A state that is left out is one at infinite energy: eigenvalue +inf, a column of zeros. So every k-point has as many
 numbers, ascending, and nothing fills such a state.
