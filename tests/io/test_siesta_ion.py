@@ -131,9 +131,9 @@ def test_what_is_no_radial_function_is_refused(samples, tmp_path):
         (
             "<npts>                       500",
             "<npts>                       499",
-            "499 rows of two numbers, got 0, 0, 1",
+            "499 rows of two numbers, got 1, 0, 1 and 1000",
         ),
-        ("<cutoff> ", "<cutoff> 1", "expected radii from 0 to 1"),
+        ("<cutoff>      5.", "<cutoff>      6.", "expected radii from 0 to 6"),
         ("<z>                         1", "<z>                      -201", "z: expected an atomic number, got -201"),
         ("</paos>", "", "expected the orbitals between <paos> and </paos>"),
     ):
