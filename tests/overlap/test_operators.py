@@ -6,7 +6,9 @@ from ase import Atoms
 from ase.units import Hartree
 from scipy.spatial.transform import Rotation
 
+from ase_hybridham.errors import OverlapError
 from ase_hybridham.io import read_openmx, read_openmx_matrices
+from ase_hybridham.io.openmx_band import HARTREE as HARTREE_OF_OPENMX
 from ase_hybridham.overlap import (
     kinetic_from_basis,
     momentum_from_basis,
@@ -14,7 +16,6 @@ from ase_hybridham.overlap import (
     overlap_gradient,
     position_from_basis,
 )
-from ase_hybridham.overlap.operators import HARTREE
 from ase_hybridham.solve import BlochSum
 from ase_hybridham.symmetry import rotate_blocks
 from ase_hybridham.system import AtomBasis, Basis, GaussianRadial, PairBlocks, PairList, Shell, convert_orbitals
@@ -112,7 +113,7 @@ def test_openmx_prints_the_same_kinetic_energy(golden, sample, printed):
     kinetic = kinetic_from_basis(system.atoms, openmx_basis(system.basis.atoms), system.pairs)
     density = read_openmx_matrices(path, ["density"])["density"]
     energy = sum(channel.values @ kinetic.values for channel in density) * 2 / len(density)
-    assert energy / HARTREE["openmx"] == pytest.approx(printed, abs=2e-11)
+    assert energy / HARTREE_OF_OPENMX == pytest.approx(printed, abs=2e-11)
 
 
 @pytest.mark.parametrize("pbc", [(True, True, False), (True, True, True), (False, False, False)])
@@ -179,7 +180,8 @@ def test_kinetic_energy_is_the_second_derivative_of_the_overlap(basis):
         slopes = [overlap_gradient(atoms, basis, p, accuracy=0)[x].values for p in (forth, back)]
         laplacian += (slopes[0] - slopes[1]) / (2 * step)
     radial = basis["C"].shells[0].radial
-    expected = -0.5 * HARTREE.get(radial.rule, Hartree) * radial.bohr**2 * laplacian
+    hartree = HARTREE_OF_OPENMX if radial.rule == "openmx" else Hartree
+    expected = -0.5 * hartree * radial.bohr**2 * laplacian
     kinetic = kinetic_from_basis(atoms, basis, pairs)
     forward = per_element(kinetic, pairs.i < pairs.j)  # of their reverses, the vector moves the other way
     # central differences: step^2 of fourth derivatives, in eV
@@ -204,3 +206,13 @@ def test_kinetic_energy_is_positive_in_a_crystal():
 def test_an_unknown_origin_is_refused():
     with pytest.raises(ValueError, match="'atom' or 'cell', got 'center'"):
         position_from_basis(Atoms("C"), BASIS, origin="center")
+
+
+@pytest.mark.parametrize("operator", [position_from_basis, momentum_from_basis, kinetic_from_basis])
+def test_what_the_basis_lacks_is_named(operator):
+    with pytest.raises(OverlapError, match="of H has no radial function"):
+        operator(Atoms("H"), Basis.of(AtomBasis.from_degrees("H", [0], cutoff=2.0)))
+    with pytest.raises(ValueError, match="no element H, only C, Mo, S"):
+        operator(Atoms("CH"), BASIS)
+    with pytest.raises(OverlapError, match="radial functions of one origin"):
+        operator(Atoms("CS", [[0, 0, 0], [0, 0, 1]]), Basis.of(BASIS["C"], openmx_basis("S")["S"]))
