@@ -12,6 +12,7 @@ from ase_hybridham.system import AtomBasis, SampledRadial
 __all__ = ["RULES", "bohr_of", "common_rule", "overlap_range"]
 
 LARGEST_L = 7
+LARGEST_CUTOFF = 100.0  # bohr; the meshes of some rules grow with its square
 
 RULES = {"abacus": ABACUS, "gaussian": GAUSSIAN, "openmx": OPENMX, "siesta": SIESTA}
 
@@ -34,6 +35,11 @@ def common_rule(*atoms: AtomBasis) -> Rule:
                 )
             if shell.l > LARGEST_L:
                 raise OverlapError(f"overlap: expected l of at most {LARGEST_L}, got {shell.l} for {atom.symbol}")
+            if isinstance(shell.radial, SampledRadial) and shell.radial.cutoff > LARGEST_CUTOFF:
+                raise OverlapError(
+                    f"overlap: expected cutoff radii of at most {LARGEST_CUTOFF:g} bohr, got {shell.radial.cutoff:g} "
+                    f"for {atom.symbol}; check the basis files"
+                )
             settings = getattr(shell.radial, "settings", ())
             found.setdefault((shell.radial.rule, shell.radial.bohr, tuple(sorted(settings))), atom.symbol)
     (rule, *one), *others = found

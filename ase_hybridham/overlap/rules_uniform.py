@@ -22,6 +22,7 @@ __all__ = ["ABACUS", "SIESTA"]
 
 SIESTA_STEPS, SIESTA_LARGEST_K = 1024, 100.0
 ABACUS_STEP = 0.02
+AT_ONCE = 2**20  # Bessel functions
 
 
 def _trapezoids(step: float, count: int) -> Quadrature:
@@ -65,8 +66,13 @@ def _rule(
         for n, shell in enumerate(shells):
             inside = r < _sampled(shell).cutoff
             weighted[n, inside] = values(shell, r[inside]) * r[inside] ** (2 + power) * step
-        bessel = spherical_bessel(max(degrees), np.outer(r, quadrature.points))
-        return np.stack([row @ bessel[l] for row, l in zip(weighted, degrees, strict=True)])
+        out = np.empty((len(shells), len(quadrature.points)))
+        few = max(AT_ONCE // (len(r) * (max(degrees) + 1)), 1)
+        for part in (slice(start, start + few) for start in range(0, out.shape[1], few)):
+            bessel = spherical_bessel(max(degrees), np.outer(r, quadrature.points[part]))
+            for n, l in enumerate(degrees):
+                out[n, part] = weighted[n] @ bessel[l]
+        return out
 
     return Rule(quadrature, transform)
 
