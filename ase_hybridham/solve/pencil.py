@@ -31,8 +31,8 @@ __all__ = [
     "reduction",
 ]
 
-# Of H that a DFT program computed: what is left out moved bands by 1 to 10 meV. Of H with errors of 0.2 meV, as networks
-# have: 1e-5 left ghost bands, 1e-4 none (docs/singular.md). Numerical basis sets in use have 6e-4 and more.
+# Of H that a DFT program computed: what is left out moved bands by 1 to 10 meV. Of H with errors of 0.2 meV, as of a
+# network: 1e-5 left ghost bands, 1e-4 none (docs/singular.md). Numerical basis sets in use have 6e-4 and more.
 OVERLAP_THRESHOLD = 1e-5
 PREDICTED_THRESHOLD = 1e-4
 # LAPACK estimates |S^-1| from below. Of 3700 random S, dependent in many ways, its inverse was above the smallest
