@@ -62,6 +62,13 @@ def test_functions_of_a_folder_do_the_same(graphene, files):
         assert_same(source.of(graphene.atoms), graphene.overlap)
 
 
+def test_pairs_reach_as_far_as_the_model_knows_h(graphene, files):
+    shorter = Basis.of(AtomBasis("C", graphene.basis["C"].shells, cutoff=2.0))
+    found = find_overlap(shorter, basis_dir=files).of(graphene.atoms)
+    assert 3.5 < found.pairs.distances.max() <= 4.0
+    np.testing.assert_allclose(found.values, graphene.overlap.on_pairs(found.pairs).values, rtol=0, atol=ROUNDING)
+
+
 def test_a_checkpoint_tells_the_names_where_a_folder_has_several_files(graphene, files, tmp_path):
     for name in ("C6.0.pao", "C5.0.pao"):
         shutil.copy(files / "C6.0.pao", tmp_path / name)

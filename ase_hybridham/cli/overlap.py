@@ -85,11 +85,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_output(output: Path, format: str, atoms: "Atoms") -> None:
     """Refuse before the work what could not be written after it."""
+    from ase_hybridham.cli.source import refuse_unwritable
     from ase_hybridham.io import formats
 
     writable = {known.name: known for known in formats().values() if known.write}
     if format not in writable:
         raise ValueError(f"--format: expected one of {', '.join(writable)}, got {format!r}")
+    refuse_unwritable(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output}: already there; choose another -o")
     if check := writable[format].check_target:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import os
 import re
 import time
 from pathlib import Path
@@ -130,15 +129,14 @@ def _name(source: str) -> str:
 
 def _check_output(output: Path, format: str, name: str, atoms: "Atoms") -> None:
     """Refuse before the work what could not be written after it."""
+    from ase_hybridham.cli.source import refuse_unwritable
     from ase_hybridham.io import formats
     from ase_hybridham.store import DataSet
 
     writable = {known.name: known for known in formats().values() if known.write}
     if format not in (DATA_SET, *writable):
         raise ValueError(f"--format: expected one of {', '.join([DATA_SET, *writable])}, got {format!r}")
-    place = next(folder for folder in output.absolute().parents if folder.exists())
-    if not (place.is_dir() and os.access(place, os.W_OK)):
-        raise ValueError(f"{output}: {place} is no folder to write into; choose another -o")
+    refuse_unwritable(output)
     if format != DATA_SET:
         if check := writable[format].check_target:
             check(output, atoms)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from ase_hybridham.solve import OVERLAP_THRESHOLD, with_electrons
 from ase_hybridham.store import names_data_set, read_structure
 from ase_hybridham.system import LCAOSystem, PairList
 
-__all__ = ["kind_of", "load_structure", "load_system", "parse_valence", "refuse_coinciding"]
+__all__ = ["kind_of", "load_structure", "load_system", "parse_valence", "refuse_coinciding", "refuse_unwritable"]
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,13 @@ def refuse_coinciding(pairs: PairList) -> None:
     if len(near):
         i, j = int(pairs.i[pairs.hopping][near[0]]), int(pairs.j[pairs.hopping][near[0]])
         raise FormatError(f"atoms {i} and {j} lie on each other; check positions and cell")
+
+
+def refuse_unwritable(output: Path) -> None:
+    """Raise ValueError where nothing can be written at a path, before long work."""
+    place = next(folder for folder in output.absolute().parents if folder.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise ValueError(f"{output}: {place} is no folder to write into; choose another -o")
 
 
 def _read_with_ase(source: str | Path) -> Atoms:

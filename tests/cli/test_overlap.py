@@ -109,6 +109,7 @@ def test_a_checkpoint_that_lacks_them_takes_those_of_a_folder(command_line, plac
         (["mos2.xyz", "--from", "graphene", "--basis-dir", "pao"], "graphene: knows C, mos2.xyz has S"),
         (["mos2.xyz", "--from", "MoS2_monolayer"], "MoS2_monolayer: has no radial functions; give --basis-dir"),
         (["mos2.xyz", *MOS2, "--format", "hdf5"], "--format: expected one of deeph, deeph-dock"),
+        (["mos2.xyz", *MOS2, "-o", "mos2.xyz/s"], "mos2.xyz is no folder to write into; choose another -o"),
         (["mos2.xyz", *MOS2, "-o", "pao"], "pao: already there; choose another -o"),
         (["molecule.xyz", *MOS2, "H=H6.0-s2p1", "C=C6.0-s2p2d1"], "need three independent cell vectors"),
         (["two.xyz", *MOS2], "two.xyz: atoms 0 and 3 lie on each other"),
