@@ -26,6 +26,8 @@ benchmarks: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.deeph_store
 	$(BIN)/python -m tests.benchmarks.scfout_read
 	$(BIN)/python -m tests.benchmarks.bloch_sum
+	$(BIN)/python -m tests.benchmarks.overlap_speed
+	$(BIN)/python -m tests.benchmarks.near_singular
 	$(BIN)/python -m tests.benchmarks.stage1_speed
 
 $(STAMP): pyproject.toml constraints.txt
