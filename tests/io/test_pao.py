@@ -106,7 +106,7 @@ def test_rows_that_are_left_out_change_no_overlap(tmp_path, reference_data):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("radial.cutoff.pao   6.0", "radial.cutoff.pao   8.0", "last value is at"),
+        ("radial.cutoff.pao   6.0", "radial.cutoff.pao   16.0", "last value is at"),
         ("radial.cutoff.pao   6.0", "radial.cutoff.pao   4.0", "last value is at"),
         ("radial.cutoff.pao   6.0", "radial.cutoff.pao   -6.0", "positive number"),
         ("grid.num.output  495", "grid.num.output  496", "expected 496 rows"),
@@ -131,7 +131,7 @@ def test_a_sample_out_of_line_is_refused(tmp_path):
     lines = path.read_text().splitlines()
     at = lines.index("<pseudo.atomic.orbitals.L=1") + 300
     words = lines[at].split()
-    words[2] = str(float(words[2]) + 0.1)
+    words[2] = str(float(words[2]) + 0.3)
     lines[at] = " ".join(words)
     path.write_text("\n".join(lines))
     with pytest.raises(FormatError, match=r"L=1, function 1: .*jump"):
