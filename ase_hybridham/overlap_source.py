@@ -88,7 +88,7 @@ class OverlapSource:
         if difference > DIFFERENT:
             logger.warning(
                 "overlap: the S that is given differs by up to %.1e from that of the model's radial functions; "
-                "it is used, but is it of the basis the model was trained on?",
+                "it is used, but is it of these atoms, and of the basis the model was trained on?",
                 difference,
             )
 
@@ -121,8 +121,12 @@ def find_overlap(
     FormatError
         If a file is missing, broken or ambiguous.
     OverlapError
-        If the file that is given holds no S.
+        If the file that is given holds no S, or there are names and no folder.
     """
+    if names is not None and not isinstance(names, Mapping):
+        raise OverlapError(f'basis_names: expected a mapping like {{"C": "C6.0-s2p2d1"}}, got {names!r}')
+    if names and basis_dir is None:
+        raise OverlapError(f"basis_names: {', '.join(names.values())}: names of files in a folder; give basis_dir= too")
     if basis_dir is not None:
         basis = _with_files(basis, basis_dir, names, provenance or {})
     given = read_overlap(overlap) if isinstance(overlap, (str, Path)) else overlap

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from ase_hybridham.overlap_source import OverlapSource
-    from ase_hybridham.system import Basis, PairBlocks, SpinKind
+    from ase_hybridham.system import AtomBasis, Basis, PairBlocks, SpinKind
 
 MOST_ORBITALS = 3000  # a dense eigenproblem of more takes longer than ten seconds
 
@@ -131,23 +131,13 @@ def _known_basis(
     from ase_hybridham.cli.source import kind_of
     from ase_hybridham.errors import OverlapError
     from ase_hybridham.io import read_system
-    from ase_hybridham.io.basis_files import whole_bases
-    from ase_hybridham.io.basis_names import basis_of_names
     from ase_hybridham.store import DataSet, names_data_set, read_structure
     from ase_hybridham.system import Basis
 
     if args.source is None:
         if args.basis_dir is None:
             raise OverlapError("the basis is not known; give --basis-dir DIR with --basis, or --from SOURCE")
-        whole = whole_bases(args.basis_dir, symbols, names)
-        named = {symbol: names[symbol] for symbol in symbols if symbol in names and symbol not in whole}
-        unnamed = [symbol for symbol in symbols if symbol not in names and symbol not in whole]
-        if unnamed:
-            raise OverlapError(
-                f"the basis of {unnamed[0]} is not known; give --basis {unnamed[0]}=NAME (as in C=C6.0-s2p2d1), or "
-                "--from SOURCE, a checkpoint, data set or calculation that has it"
-            )
-        atoms = {**whole, **basis_of_names(named).atoms}
+        atoms = _shells_of_files(args.basis_dir, symbols, names)
         label = "/".join(names.get(symbol, f"{symbol} of {args.basis_dir}") for symbol in symbols)
         return Basis.of(*(atoms[symbol] for symbol in symbols), name=label), "none", {}
     if kind_of(args.source) == "checkpoint":
@@ -161,6 +151,34 @@ def _known_basis(
     stored = names_data_set(args.source)
     system = read_structure(args.source) if stored else read_system(only_structure(args.source))
     return system.basis, system.spin, dict(system.provenance)
+
+
+def _shells_of_files(folder: str, symbols: list[str], names: dict[str, str]) -> "dict[str, AtomBasis]":
+    """The bases that files of the folder hold as a whole, those of Gaussians, and those that OpenMX's names tell."""
+    from ase_hybridham.errors import OverlapError
+    from ase_hybridham.io.basis_files import find_basis_files, whole_bases
+    from ase_hybridham.io.basis_names import basis_of_names
+    from ase_hybridham.io.gaussian_basis import FORMAT, read_gaussian_basis
+    from ase_hybridham.system import AtomBasis
+
+    files, found = find_basis_files(folder), whole_bases(folder, symbols, names)
+    for symbol in [symbol for symbol in symbols if symbol not in found]:
+        name = names.get(symbol)
+        holding = [path for path, known in files.items() if known.may_hold(path, symbol, None)]
+        if not holding:
+            raise OverlapError(f"{folder}: expected a basis file of {symbol}, got none; give a folder that has it")
+        if all(files[path] is FORMAT for path in holding):
+            path = next((path for path in holding if FORMAT.may_hold(path, symbol, name)), holding[0])
+            shells = read_gaussian_basis(path, symbol, None if name == path.stem else name)
+            found[symbol] = AtomBasis(symbol, shells)
+        elif name is None:
+            raise OverlapError(
+                f"the basis of {symbol} is not known; give --basis {symbol}=NAME (as in C=C6.0-s2p2d1), or "
+                "--from SOURCE, a checkpoint, data set or calculation that has it"
+            )
+        else:
+            found[symbol] = basis_of_names({symbol: name})[symbol]
+    return found
 
 
 def _computed(source: "OverlapSource", atoms: "Atoms", structure: str) -> "PairBlocks":

@@ -237,9 +237,9 @@ def _summary(result: dict[str, Any]) -> str:
         f"{result['pairs']} pairs up to {result['longest_pair_angstrom']:.3f} A"
     ]
     done = "the Hermitian part is written" if result["symmetrized"] else "written as it is, see --symmetrize"
-    lines.append(
-        f"{result['stage']}: H differs from its adjoint by up to {result['hermiticity_error_eV']:.1e} eV, {done}"
-    )
+    error = result["hermiticity_error_eV"]
+    told = f"H differs from its adjoint by up to {error:.1e} eV, {done}" if error else "H is Hermitian"
+    lines.append(f"{result['stage']}: {told}")
     place = f"{result['output']}:{result['name']}" if result["format"] == DATA_SET else result["output"]
     origin = {
         None: "H, no S (--basis-dir or --overlap gives it)",

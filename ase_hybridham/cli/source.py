@@ -127,7 +127,8 @@ def _read_with_ase(source: str | Path) -> Atoms:
     try:
         atoms = ase.io.read(source)
     except Exception as error:  # ASE's many readers raise whatever they run into
-        raise FormatError(f"{source}: not a structure that ASE reads ({error or type(error).__name__})") from error
+        reason = "a folder, and not DeepH's of one" if Path(source).is_dir() else error or type(error).__name__
+        raise FormatError(f"{source}: not a structure that ASE reads ({reason})") from error
     if not isinstance(atoms, Atoms):
         raise FormatError(f"{source}: ASE reads no structure in it; give a file of atoms and a cell")
     if not len(atoms):

@@ -93,6 +93,32 @@ def test_a_checkpoint_that_lacks_them_takes_those_of_a_folder(command_line, plac
     assert 0.1 < np.abs(written.overlap.block(2)).max() < 1
 
 
+def test_gaussians_need_a_name_only_where_there_are_several(command_line, place):
+    water = molecule("H2O", vacuum=3.0)
+    ase.io.write("water.xyz", water)
+    Path("svp.nw").write_text(
+        "H S\n 13.0 0.02\n 1.9 0.14\n 0.44 0.48\nH S\n 0.12 1.0\nO SP\n 5.0 0.4 0.2\n 0.3 0.7 0.9\n"
+    )
+    assert command_line("overlap", "water.xyz", "--basis-dir", "svp.nw", "-o", "a")[0] == 0
+    assert read_deeph("a").basis["H"].degrees == (0, 0)
+    written = read_deeph("a")
+    assert written.basis["O"].degrees == (0, 1)
+    np.testing.assert_allclose(np.diag(written.overlap.block(0)), 1, atol=1e-8)
+    names = ["H=small", "O=small"]
+    Path("cp2k").write_text(
+        "".join(f"{s} {n}\n 1\n 1 0 0 1 1\n {z} 1.0\n" for s in "HO" for n, z in [("small", 1), ("big", 2)])
+    )
+    assert command_line("overlap", "water.xyz", "--basis-dir", "cp2k", "--basis", *names, "-o", "b")[0] == 0
+    status, _, err = command_line("overlap", "water.xyz", "--basis-dir", "cp2k", "-o", "c")
+    assert status == 2
+    assert "expected one basis of O, got small, big; name one" in err
+    status, _, err = command_line(
+        "overlap", "water.xyz", "--basis-dir", "cp2k", "--basis", "H=none", "O=none", "-o", "c"
+    )
+    assert status == 2
+    assert "expected a basis none of O, got small, big" in err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -100,6 +126,7 @@ def test_a_checkpoint_that_lacks_them_takes_those_of_a_folder(command_line, plac
         (["nothing.xyz", *MOS2], "nothing.xyz: no such file"),
         (["mos2.xyz", "--basis-dir", "nowhere", *MOS2[2:]], "nowhere: expected a folder of basis files"),
         (["mos2.xyz", *MOS2[:4]], "the basis of S is not known; give --basis S=NAME"),
+        (["mos2.xyz", "--basis-dir", "pao/C6.0.pao"], "C6.0.pao: expected a basis file of S, got none"),
         (["mos2.xyz", "--basis-dir", "pao", "--basis", "Mo7.0-s3p2d2"], "--basis: expected a word like C=C6.0-s2p2d1"),
         (["mos2.xyz", *MOS2[:3], "Mo=Mo7.0", "S=S7.0-s2p2d1"], "basis of Mo: expected a basis like C6.0-s2p2d1"),
         (["mos2.xyz", *MOS2[2:]], "names a basis in a folder; give --basis-dir DIR too"),
