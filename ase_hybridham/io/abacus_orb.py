@@ -19,7 +19,7 @@ from scipy.integrate import simpson
 from ase_hybridham.errors import FormatError
 from ase_hybridham.io.basis_format import BasisFormat
 from ase_hybridham.io.sampled import checked_samples
-from ase_hybridham.io.text import beginning, numbers_in, read_text
+from ase_hybridham.io.text import beginning, numbers_in
 from ase_hybridham.system import AtomBasis, SampledRadial, Shell
 
 __all__ = ["FORMAT", "read_abacus_orb"]
@@ -27,6 +27,7 @@ __all__ = ["FORMAT", "read_abacus_orb"]
 SUFFIX = ".orb"
 ELEMENT = r"^Element\s+(\S+)\s*$"
 HEAD = 600  # bytes that hold the element
+LARGEST = 2**24  # bytes; real files have 0.2 MB
 LARGEST_L = 6
 
 
@@ -38,7 +39,7 @@ def read_abacus_orb(path: str | Path) -> AtomBasis:
     FormatError
         If the file is damaged.
     """
-    header, *sections = re.split(r"^\s*Type\s+L\s+N\s*$", read_text(path), flags=re.MULTILINE)
+    header, *sections = re.split(r"^\s*Type\s+L\s+N\s*$", beginning(path, LARGEST), flags=re.MULTILINE)
     symbol = _word(path, header, ELEMENT, "Element")
     if symbol not in atomic_numbers:
         raise FormatError(f"{path}: Element: expected a chemical symbol, got {symbol!r}")
@@ -55,6 +56,8 @@ def read_abacus_orb(path: str | Path) -> AtomBasis:
                 f"{path}: expected type, l, number and {count:g} values of each function, got {len(numbers)} numbers"
             )
         l, n = int(numbers[1]), int(numbers[2])
+        if l > LARGEST_L or (l, n) in functions:
+            raise FormatError(f"{path}: expected every function once, l up to {LARGEST_L}, got l = {l}, number {n}")
         functions[l, n] = _radial(f"{path}: function {n + 1} of l = {l}", numbers[3:], cutoff, step)
     if sorted(functions) != [(l, n) for l, number in enumerate(told) for n in range(number)] or not functions:
         raise FormatError(

@@ -143,7 +143,7 @@ def whole_bases(folder: str | Path, symbols: Iterable[str], names: Mapping[str, 
     Raises
     ------
     FormatError
-        If there are no basis files, several of an element without a name, or one is damaged.
+        If there are no basis files, several of an element without a name, or one is damaged or of another element.
     """
     files, found = find_basis_files(folder), {}
     for symbol in symbols:
@@ -151,6 +151,8 @@ def whole_bases(folder: str | Path, symbols: Iterable[str], names: Mapping[str, 
             path, known = _file_of(Path(folder), files, symbol, names.get(symbol))
             if known.whole:
                 found[symbol] = known.whole(path)
+                if found[symbol].symbol != symbol:
+                    raise FormatError(f"{path}: expected a basis of {symbol}, got one of {found[symbol].symbol}")
     return found
 
 

@@ -58,8 +58,12 @@ def read_gaussian_basis(path: str | Path, symbol: str, name: str | None = None) 
     FormatError
         If the file is damaged, or does not tell which basis is meant.
     """
-    sections = [one for one in _sections(read_text(path)) if one[0][0].upper() == symbol.upper()]
+    text = read_text(path)
+    sections = [one for one in _sections(text) if one[0][0].upper() == symbol.upper()]
     if _is_nwchem(sections):
+        first_words = {line.split()[0].upper() for line in text.splitlines() if line.strip()}
+        if "BASIS" in first_words and "END" not in first_words:
+            raise FormatError(f"{path}: expected END after the last shell; is the file cut?")
         shells = [shell for header, rows in sections for shell in _nwchem_shells(path, header, rows)]
     else:
         chosen = [one for one in sections if name is None or name.upper() in map(str.upper, one[0][1:])]

@@ -18,13 +18,14 @@ from ase_hybridham.errors import FormatError
 from ase_hybridham.io.basis_format import BasisFormat
 from ase_hybridham.io.sampled import checked_samples
 from ase_hybridham.io.siesta_orbitals import BOHR, LARGEST_L
-from ase_hybridham.io.text import beginning, numbers_in, read_text
+from ase_hybridham.io.text import beginning, numbers_in
 from ase_hybridham.system import AtomBasis, SampledRadial, Shell
 
 __all__ = ["FORMAT", "read_siesta_ion"]
 
 SUFFIX = ".ion.xml"
 HEAD = 600  # bytes that hold symbol, label, z and valence
+LARGEST = 2**24  # bytes, of which orbitals stand in the first; real files have 1 MB
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,13 @@ def read_siesta_ion(path: str | Path) -> AtomBasis:
     FormatError
         If the file is damaged, or of a ghost or a mixed species.
     """
-    text = read_text(path)
+    text = beginning(path, LARGEST)
     head = text[:HEAD]
     number, valence = _field(path, head, "z"), _field(path, head, "valence")
     if not number.is_integer() or not 0 < number < len(chemical_symbols):
         raise FormatError(f"{path}: z: expected an atomic number, got {number:g}; ghosts and mixtures are not read")
+    if not 0 <= valence <= number:
+        raise FormatError(f"{path}: valence: expected electrons of {chemical_symbols[int(number)]}, got {valence:g}")
     orbitals = [_orbital(path, n, element) for n, element in enumerate(_orbital_elements(path, text), 1)]
     shells = tuple(Shell(one.l, one.label, one.radial) for one in orbitals)
     cutoff = BOHR * max(one.radial.cutoff for one in orbitals)

@@ -28,7 +28,7 @@ def read_text(path: str | Path, advice: str = "") -> str:
         raise FormatError(f"{path}: cannot be read as text ({error})") from error
 
 
-def beginning(path: Path, size: int) -> str:
+def beginning(path: str | Path, size: int) -> str:
     """The first bytes of a file, whatever they are.
 
     Raises
@@ -37,7 +37,7 @@ def beginning(path: Path, size: int) -> str:
         If it cannot be opened.
     """
     try:
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             return file.read(size).decode("utf-8", errors="replace")
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror})") from None

@@ -8,7 +8,7 @@ from ase.units import Bohr
 from scipy.integrate import simpson
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io import attach_radial_functions, with_radial_functions
+from ase_hybridham.io import abacus_orb, attach_radial_functions, with_radial_functions
 from ase_hybridham.io.abacus import read_abacus
 from ase_hybridham.io.abacus_orb import read_abacus_orb
 from ase_hybridham.overlap import overlap_from_basis
@@ -87,3 +87,23 @@ def test_a_file_cut_between_functions_is_refused(sample, tmp_path):
     (tmp_path / GALLIUM).write_text(text[: text.rindex("                Type")])
     with pytest.raises(FormatError, match=r"expected \[2, 2, 2\] functions of l = 0, 1, ..."):
         read_abacus_orb(tmp_path / GALLIUM)
+
+
+def test_functions_that_stand_twice_or_have_no_letter_are_refused(sample, tmp_path):
+    header, first, *others = (sample / GALLIUM).read_text().split("                Type")
+    title, numbers, values = first.split("\n", 2)
+    assert numbers.split() == ["0", "0", "0"]
+    parts = {
+        "l = 0, number 0": [first, first, *others],
+        "l = 7, number 0": [f"{title}\n 0 7 0\n{values}", *others],
+    }
+    for wrong, functions in parts.items():
+        (tmp_path / GALLIUM).write_text("                Type".join([header, *functions]))
+        with pytest.raises(FormatError, match=f"expected every function once, l up to 6, got {wrong}"):
+            read_abacus_orb(tmp_path / GALLIUM)
+
+
+def test_what_is_too_long_is_not_read_to_its_end(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(abacus_orb, "LARGEST", 10_000)
+    with pytest.raises(FormatError, match="901 values of each function, got "):
+        read_abacus_orb(sample / GALLIUM)

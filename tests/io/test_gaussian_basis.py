@@ -172,3 +172,14 @@ def test_damaged_files_are_refused_or_read(tmp_path, text):
             assert "\n" not in message, damage
             refused += 1
     assert refused > 60
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_a_file_of_nwchem_cut_between_rows_is_refused(tmp_path, rows):
+    whole = NWCHEM.partition("ECP")[0]
+    path = tmp_path / "basis.nw"
+    path.write_text(whole)
+    assert len(read_gaussian_basis(path, "C")) == 4
+    path.write_text("".join(whole.splitlines(keepends=True)[:-rows]))
+    with pytest.raises(FormatError, match="expected END after the last shell; is the file cut"):
+        read_gaussian_basis(path, "C")

@@ -8,7 +8,8 @@ import pytest
 from scipy.integrate import simpson
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.io import attach_radial_functions, with_radial_functions
+from ase_hybridham.io import attach_radial_functions, siesta_ion, with_radial_functions
+from ase_hybridham.io.basis_files import whole_bases
 from ase_hybridham.io.siesta import read_siesta
 from ase_hybridham.io.siesta_ion import read_siesta_ion
 from ase_hybridham.io.siesta_orbitals import BOHR
@@ -135,6 +136,8 @@ def test_what_is_no_radial_function_is_refused(samples, tmp_path):
         ),
         ("<cutoff>      5.", "<cutoff>      6.", "expected radii from 0 to 6"),
         ("<z>                         1", "<z>                      -201", "z: expected an atomic number, got -201"),
+        ("<valence>      1.0", "<valence>      7.0", "valence: expected electrons of H, got 7"),
+        ("<valence>      1.0", "<valence>     -1.0", "valence: expected electrons of H, got -1"),
         ("</paos>", "", "expected the orbitals between <paos> and </paos>"),
     ):
         path.write_text(text.replace(old, new))
@@ -153,3 +156,19 @@ def test_entities_are_not_expanded(samples, tmp_path):
     path.write_text(text.replace("<paos>", f"<paos><!DOCTYPE paos [{bomb}]>"))
     with pytest.raises(FormatError, match="is no XML"):
         read_siesta_ion(path)
+
+
+def test_what_stands_before_and_after_the_orbitals_may_be_anything(samples, tmp_path, monkeypatch):
+    content = (samples / "H_chain/H.ion.xml").read_bytes()
+    path = tmp_path / "H.ion.xml"
+    path.write_bytes(content.replace(b"<paos>", b"\xf6 & <\n<paos>").replace(b"</paos>", b"</paos>" + 9000 * b"\0"))
+    monkeypatch.setattr(siesta_ion, "LARGEST", len(content))  # what is too long is not read to its end
+    assert read_siesta_ion(path) == read_siesta_ion(samples / "H_chain/H.ion.xml")
+    monkeypatch.setattr(siesta_ion, "LARGEST", 10_000)
+    with pytest.raises(FormatError, match="expected the orbitals between <paos> and </paos>; is the file cut"):
+        read_siesta_ion(path)
+
+
+def test_a_file_of_another_element_is_refused(samples):
+    with pytest.raises(FormatError, match=r"Bi\.ion\.xml: expected a basis of H, got one of Bi"):
+        whole_bases(samples / "Bi_soc", ["H"], {"H": "Bi"})
