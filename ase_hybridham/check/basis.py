@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ase_hybridham.check.covariance import relative_residual, strongest_bonds
 from ase_hybridham.check.operators import largest_of_pairs
 from ase_hybridham.check.report import Finding, Verdict
+from ase_hybridham.errors import OverlapError
 from ase_hybridham.overlap import overlap_from_basis
 from ase_hybridham.system import AtomBasis, LCAOSystem, PairBlocks
 
@@ -38,7 +39,11 @@ def check_basis(system: LCAOSystem) -> Iterator[Finding]:
         reason = f"no radial functions of {', '.join(lacking)}; --basis-dir DIR gives them"
         yield Finding(FROM_BASIS, "skipped", reason)
         return
-    expected = overlap_from_basis(system.atoms, system.basis, system.pairs)
+    try:
+        expected = overlap_from_basis(system.atoms, system.basis, system.pairs)
+    except OverlapError as refusal:  # functions of two programs, or such as no program makes
+        yield Finding(FROM_BASIS, "failed", str(refusal), None, "", None, "give files of one program (--basis-dir)")
+        return
     difference = np.abs(system.overlap.values - expected.values)
     error = float(difference.max(initial=0.0))
     if not np.isfinite(error):

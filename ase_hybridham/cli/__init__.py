@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader of our output (`| head`) has seen enough; nothing may be written at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (HybridHamError, ValueError, OSError, ImportError) as error:
+    except (HybridHamError, ValueError, OSError, ImportError, MemoryError) as error:
         print(f"hybridham {args.command}: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -62,4 +62,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+    words = " ".join(str(error).split())  # of a MemoryError often none
+    return f"out of memory; {words}".rstrip("; ") if isinstance(error, MemoryError) else words

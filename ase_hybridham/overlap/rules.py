@@ -12,7 +12,7 @@ from ase_hybridham.system import AtomBasis, SampledRadial
 __all__ = ["RULES", "bohr_of", "common_rule", "overlap_range"]
 
 LARGEST_L = 7
-LARGEST_CUTOFF = 100.0  # bohr; the meshes of some rules grow with its square
+CUTOFFS = 0.5, 100.0  # bohr; the meshes of some rules grow with its square
 
 RULES = {"abacus": ABACUS, "gaussian": GAUSSIAN, "openmx": OPENMX, "siesta": SIESTA}
 
@@ -35,10 +35,10 @@ def common_rule(*atoms: AtomBasis) -> Rule:
                 )
             if shell.l > LARGEST_L:
                 raise OverlapError(f"overlap: expected l of at most {LARGEST_L}, got {shell.l} for {atom.symbol}")
-            if isinstance(shell.radial, SampledRadial) and shell.radial.cutoff > LARGEST_CUTOFF:
+            if isinstance(shell.radial, SampledRadial) and not CUTOFFS[0] <= shell.radial.cutoff <= CUTOFFS[1]:
                 raise OverlapError(
-                    f"overlap: expected cutoff radii of at most {LARGEST_CUTOFF:g} bohr, got {shell.radial.cutoff:g} "
-                    f"for {atom.symbol}; check the basis files"
+                    f"overlap: expected cutoff radii of {CUTOFFS[0]:g} to {CUTOFFS[1]:g} bohr, got "
+                    f"{shell.radial.cutoff:g} for {atom.symbol}; check the basis files"
                 )
             settings = getattr(shell.radial, "settings", ())
             found.setdefault((shell.radial.rule, shell.radial.bohr, tuple(sorted(settings))), atom.symbol)

@@ -26,6 +26,8 @@ NEGLIGIBLE = 55.0
 NODES, PHASE = 64, 70.0
 MOST = 2**17  # points
 SMALLEST, LARGEST = 1e-6, 1e12  # exponents, far beyond those of any basis
+MOST_PRIMITIVES = 200  # of a contraction; the work grows with their square
+CANCELLED = 1e-12  # of the norm, which rounding at 1e-16 then decides
 AT_ONCE = 2**18  # exponentials
 
 
@@ -132,15 +134,19 @@ def gaussian_radius(atom: AtomBasis) -> float:
 def contraction(shell: Shell) -> NDArray[np.float64]:
     """Coefficients of r^l e^(-a r^2) in R, such that int R^2 r^2 dr = 1."""
     a = np.array(_gaussian(shell).exponents)
+    if len(a) > MOST_PRIMITIVES:
+        raise OverlapError(f"radial functions: expected at most {MOST_PRIMITIVES} Gaussians a shell, got {len(a)}")
     if not (a.min() >= SMALLEST and a.max() <= LARGEST):
         raise OverlapError(
             f"radial functions: expected exponents of {SMALLEST:g} to {LARGEST:g} bohr^-2, got {a.min():.3g} to "
             f"{a.max():.3g}; check the basis"
         )
     half = shell.l + 1.5
-    normalized = np.array(_gaussian(shell).coefficients) * np.sqrt(2 * (2 * a) ** half / gamma(half))
-    norm = normalized @ (gamma(half) / (2 * np.add.outer(a, a) ** half)) @ normalized
-    if not norm > 0:
+    overlaps = gamma(half) / (2 * np.add.outer(a, a) ** half)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is no number is refused
+        normalized = np.array(_gaussian(shell).coefficients) * np.sqrt(2 * (2 * a) ** half / gamma(half))
+        norm, largest = (f @ overlaps @ f for f in (normalized, np.abs(normalized)))
+    if not CANCELLED * largest < norm < np.inf:
         raise OverlapError(f"radial functions: the Gaussians of shell {shell.label or shell.l} cancel; check the basis")
     return normalized / np.sqrt(norm)
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
+from ase_hybridham.errors import OverlapError
 from ase_hybridham.overlap.bessel import spherical_bessel
 from ase_hybridham.overlap.quadrature import Quadrature, Rule
 from ase_hybridham.system import SampledRadial, Shell
@@ -22,6 +23,7 @@ __all__ = ["ABACUS", "SIESTA"]
 
 SIESTA_STEPS, SIESTA_LARGEST_K = 1024, 100.0
 ABACUS_STEP = 0.02
+SAME = 1e-6  # of the cutoff radius: a spline is wrong past its samples
 AT_ONCE = 2**20  # Bessel functions
 
 
@@ -64,6 +66,11 @@ def _rule(
         r = step * np.arange(1, 1 + max(_sampled(shell).cutoff for shell in shells) / step)
         weighted = np.zeros((len(shells), len(r)))
         for n, shell in enumerate(shells):
+            if _sampled(shell).mesh[-1] < (1 - SAME) * _sampled(shell).cutoff:
+                raise OverlapError(
+                    f"radial functions: expected samples up to {_sampled(shell).cutoff:g} bohr, got them up to "
+                    f"{_sampled(shell).mesh[-1]:g}; attach the basis files again"
+                )
             inside = r < _sampled(shell).cutoff
             weighted[n, inside] = values(shell, r[inside]) * r[inside] ** (2 + power) * step
         out = np.empty((len(shells), len(quadrature.points)))

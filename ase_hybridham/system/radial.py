@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 __all__ = ["GaussianRadial", "Radial", "SampledRadial"]
 
+LARGEST = 1e8  # bohr^-3/2; the most of all elements is 2 Z^(3/2) = 2000
+
 
 @dataclass(frozen=True)
 class GaussianRadial:
@@ -35,13 +37,17 @@ class GaussianRadial:
     rule: ClassVar[str] = "gaussian"
 
     def __post_init__(self) -> None:
+        for name in ("exponents", "coefficients"):  # plain numbers: the digest is of their words
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         if len(self.exponents) != len(self.coefficients) or not self.exponents:
             raise ValueError(
                 f"Gaussian contraction: expected as many coefficients as exponents, "
                 f"got {len(self.coefficients)} and {len(self.exponents)}"
             )
-        if min(self.exponents) <= 0:
+        if not all(0 < exponent < np.inf for exponent in self.exponents):
             raise ValueError(f"Gaussian contraction: exponents must be positive, got {self.exponents}")
+        if not np.isfinite(self.coefficients).all():
+            raise ValueError("Gaussian contraction: expected finite coefficients")
 
     @cached_property
     def digest(self) -> str:
@@ -91,10 +97,13 @@ class SampledRadial:
                 f"radial function: expected as many values as radii, at least 4, "
                 f"got shapes {self.mesh.shape} and {self.values.shape}"
             )
-        if not (np.isfinite(self.mesh).all() and np.isfinite(self.values).all()):
-            raise ValueError("radial function: expected finite numbers")
+        largest = float(np.abs(self.values).max())
+        if not (np.isfinite(self.mesh).all() and 0 < largest < LARGEST):
+            raise ValueError(f"radial function: expected finite numbers, not all 0, got up to {largest:g}")
         if self.mesh[0] < 0 or not (np.diff(self.mesh) > 0).all():
             raise ValueError("radial function: expected radii that ascend from 0 or more")
+        if self.rule == GaussianRadial.rule:
+            raise ValueError(f"radial function: the rule {self.rule!r} is not one of samples")
         if not 0 < self.cutoff < 1e3 or not 0 < self.bohr < 1e3:
             raise ValueError(f"radial function: expected a positive cutoff and bohr, got {self.cutoff} and {self.bohr}")
 

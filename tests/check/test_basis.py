@@ -122,3 +122,13 @@ def test_numbers_that_are_not_finite_are_no_traceback(sample):
     values = system.overlap.values.copy()
     values[7] = np.nan
     assert finding(LCAOSystem(system.atoms, (), system.overlap.with_values(values))).verdict == "skipped"
+
+
+def test_functions_of_two_programs_are_a_finding(sample):
+    """Not an error: other structures are still checked."""
+    system = sample("graphene")
+    (first, *others) = openmx_basis("C")["C"].shells
+    shells = (replace(first, radial=replace(first.radial, rule="siesta")), *others)
+    found = finding(with_functions(system, Basis.of(replace(openmx_basis("C")["C"], shells=shells))))
+    assert (found.verdict, found.figure) == ("failed", None)
+    assert "expected radial functions of one origin" in found.message

@@ -155,3 +155,15 @@ def test_as_a_process(place: Path):
     assert done.stderr.count("\n") == 1
     assert "train.yaml: unknown option phase1.epoch" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "line"), [(MemoryError("1 TB\nwanted"), "out of memory; 1 TB wanted"), (MemoryError(), "out of memory")]
+)
+def test_too_little_memory_is_one_line(error, line, monkeypatch, capsys):
+    def run(args):
+        raise error
+
+    monkeypatch.setattr("ase_hybridham.cli.info.run", run)
+    assert cli.main(["info", "x"]) == 2
+    assert capsys.readouterr().err == f"hybridham info: {line}\n"

@@ -180,7 +180,11 @@ def test_transforms_that_are_not_gaussian_are_refused():
         (GaussianRadial((1e13,), (1.0,)), r"expected exponents of 1e-06 to 1e\+12 bohr"),
         (GaussianRadial((1.0, 1e-9), (1.0, 1.0)), "got 1e-09 to 1;"),
         (GaussianRadial((1.0, 1.0), (1.0, -1.0)), "the Gaussians of shell 2p cancel; check the basis"),
-        (GaussianRadial((1.0, 2.0), (1.0, float("nan"))), "the Gaussians of shell 2p cancel; check the basis"),
+        (GaussianRadial((1.0, 2.0), (1.0, 1e308)), "the Gaussians of shell 2p cancel; check the basis"),
+        # what rounding leaves of it is no function
+        (GaussianRadial((5.6, 5.6, 0.3), (1.0, -1.0, 1e-300)), "the Gaussians of shell 2p cancel; check the basis"),
+        (GaussianRadial((5.6, 5.6 + 1e-7), (1.0, -1.0)), "the Gaussians of shell 2p cancel; check the basis"),
+        (GaussianRadial((1.0,) * 10**6, (1.0,) * 10**6), "expected at most 200 Gaussians a shell, got 1000000"),
     ],
 )
 def test_gaussians_that_are_none_are_refused(wrong, message):

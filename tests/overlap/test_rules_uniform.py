@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from ase_hybridham.errors import OverlapError
 from ase_hybridham.overlap import overlap_from_basis
 from ase_hybridham.overlap.rules import RULES
 from ase_hybridham.overlap.rules_gaussian import contraction
@@ -71,3 +72,12 @@ def test_tables_keep_the_accuracy(rule):
     plain = overlap_from_basis(atoms, samples, accuracy=0)
     tables = overlap_from_basis(atoms, samples, plain.pairs, accuracy=1e-8)
     assert 0 < np.abs(tables.values - plain.values).max() < 1e-8
+
+
+@pytest.mark.parametrize("rule", STEPS)
+def test_samples_that_end_before_the_cutoff_radius_are_refused(rule):
+    """A spline goes on to 1e17 there."""
+    oxygen = bases(rule)[1]["O"]
+    longer = tuple(replace(shell, radial=replace(shell.radial, cutoff=99.0)) for shell in oxygen.shells)
+    with pytest.raises(OverlapError, match="expected samples up to 99 bohr, got them up to 8; attach the basis files"):
+        overlap_from_basis(Atoms("O"), Basis.of(replace(oxygen, shells=longer)))

@@ -180,7 +180,8 @@ C = SAMPLES["C"]
         (changed(SAMPLES["Mo"], settings=(("k_points", 1000.0),)), "and Mo by .*, k_points = 1000; take"),
         (AtomBasis("Mo", (*SAMPLES["Mo"].shells, Shell(1, "3p"))), "shell 3p of Mo has no radial function"),
         (AtomBasis("Mo", (*SAMPLES["Mo"].shells, replace(C.shells[0], l=8))), "l of at most 7, got 8 for Mo"),
-        (changed(SAMPLES["Mo"], cutoff=101.0), "cutoff radii of at most 100 bohr, got 101 for Mo"),
+        (changed(SAMPLES["Mo"], cutoff=101.0), "cutoff radii of 0.5 to 100 bohr, got 101 for Mo"),
+        (changed(SAMPLES["Mo"], cutoff=0.001), "cutoff radii of 0.5 to 100 bohr, got 0.001 for Mo"),
     ],
 )
 def test_functions_that_do_not_belong_together_are_refused_in_one_line(other, message, accuracy):

@@ -68,6 +68,37 @@ def test_gaussians_and_shells_without_functions_mix():
     assert not basis.has_radial_functions()
 
 
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"rule": "gaussian"}, "the rule 'gaussian' is not one of samples"),
+        ({"values": np.zeros(50)}, "not all 0, got up to 0"),
+        ({"values": np.full(50, 1e200)}, r"got up to 1e\+200"),
+        ({"values": np.full(50, np.nan)}, "expected finite numbers"),
+        ({"mesh": np.full(50, np.inf)}, "expected finite numbers"),
+    ],
+)
+def test_samples_that_are_no_function_are_refused(changes, wrong):
+    mesh = np.geomspace(1e-3, 5, 50)
+    right = {"mesh": mesh, "values": np.exp(-mesh), "cutoff": 5.0, "rule": "openmx", "bohr": 0.5}
+    assert SampledRadial(**right).cutoff == 5
+    with pytest.raises(ValueError, match=wrong):
+        SampledRadial(**(right | changes))
+
+
+def test_gaussians_are_of_finite_numbers():
+    assert GaussianRadial((1, 2), (np.float32(0.5), 1)) == GaussianRadial((1.0, 2.0), (0.5, 1.0))
+    assert GaussianRadial((1,), (1,)).digest == GaussianRadial((1.0,), (1.0,)).digest
+    for exponents in ((-1.0,), (0.0,), (np.nan,), (np.inf,)):
+        with pytest.raises(ValueError, match="exponents must be positive"):
+            GaussianRadial(exponents, (1.0,))
+    with pytest.raises(ValueError, match="expected finite coefficients"):
+        GaussianRadial((1.0, 2.0), (1.0, np.nan))
+    for entry, error in ((10**400, OverflowError), (None, TypeError), ("x", ValueError)):
+        with pytest.raises(error):
+            GaussianRadial((1.0,), (entry,))
+
+
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_a_damaged_entry_is_an_error_or_the_same(data):
