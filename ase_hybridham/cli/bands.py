@@ -193,10 +193,12 @@ def _naming(source: str, *others: str | None) -> Iterator[None]:
 
 def _predicted(args: argparse.Namespace) -> "LCAOSystem":
     from ase_hybridham.calculator import HybridHamCalculator
-    from ase_hybridham.cli.source import load_structure
+    from ase_hybridham.cli.source import SHORTEST, load_structure, refuse_coinciding
     from ase_hybridham.errors import OverlapError
+    from ase_hybridham.system import PairList
 
     atoms, known = load_structure(args.structure)
+    refuse_coinciding(PairList.from_atoms(atoms, SHORTEST))
     overlap = load_overlap(args.overlap) if args.overlap else None if known is None else known.overlap
     names = parse_basis(args.basis, args.basis_dir)
     options = {"overlap": overlap, "basis_dir": args.basis_dir, "basis_names": names}

@@ -18,7 +18,15 @@ from ase_hybridham.solve import OVERLAP_THRESHOLD, with_electrons
 from ase_hybridham.store import names_data_set, read_structure
 from ase_hybridham.system import LCAOSystem, PairList
 
-__all__ = ["kind_of", "load_structure", "load_system", "parse_valence", "refuse_coinciding", "refuse_unwritable"]
+__all__ = [
+    "SHORTEST",
+    "kind_of",
+    "load_structure",
+    "load_system",
+    "parse_valence",
+    "refuse_coinciding",
+    "refuse_unwritable",
+]
 
 logger = logging.getLogger(__name__)
 

@@ -172,6 +172,7 @@ def overlap_of_another(folder):
         (lambda f: ["nofolder"], "nofolder: no such file"),
         (lambda f: ["model.hham", "empty.xyz"], "empty.xyz"),
         (lambda f: ["model.hham", "ice.cif"], "ice.cif: no such file"),
+        (lambda f: ["model.hham", "twice.xyz"], "twice.xyz: atoms 0 and 1 lie on each other"),
         (lambda f: ["model.hham", "other.xyz"], "other.xyz: model: expected atoms of C, got O"),
         (lambda f: ["no_overlap"], "no_overlap: holds no S"),
         (lambda f: [f / "deeph", "--reference", "no_overlap"], "no_overlap: holds no S"),
@@ -196,6 +197,7 @@ def test_bad_input_is_one_line_and_status_two(hybridham, model, graphene, tmp_pa
     system = read_deeph(graphene / "deeph")
     ase.io.write(tmp_path / "POSCAR", system.atoms)
     ase.io.write(tmp_path / "empty.xyz", system.atoms[:0])
+    ase.io.write(tmp_path / "twice.xyz", Atoms("CC", [[0, 0, 0], [0, 0, 0.05]]))
     ase.io.write(tmp_path / "other.xyz", Atoms("CO", [[0, 0, 0], [0, 0, 1.1]]))
     write_deeph(replace(system, overlap=None), tmp_path / "no_overlap")
     write_deeph(replace(system, hamiltonian=()), tmp_path / "no_hamiltonian")
