@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ase_hybridham.errors import CheckpointError
+
 if TYPE_CHECKING:
     from ase_hybridham.store import DataSet
     from ase_hybridham.system import Basis, Decay, DecayRow, LCAOSystem
@@ -37,7 +39,11 @@ def run(args: argparse.Namespace) -> int:
         if args.output:
             raise ValueError(f"{args.source}: a checkpoint holds no matrices; --output draws those of data")
         metadata = read_metadata(args.source)
-        print(json.dumps(_without_numbers(metadata)) if args.json else _checkpoint_text(args.source, metadata))
+        try:
+            told = json.dumps(_without_numbers(metadata)) if args.json else _checkpoint_text(args.source, metadata)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{args.source}: damaged checkpoint ({error}); train or copy it again") from error
+        print(told)
         return 0
     content, hamiltonian, overlap = _content(args.source, args.format)
     if args.output:

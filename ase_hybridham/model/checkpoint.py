@@ -351,7 +351,8 @@ def load_model(path: str | Path, device: str = "auto", dtype: str = "float64") -
         for name, tensor in tensors.items():  # unused knots of a target scale lie at infinity
             if not torch.isfinite(tensor).all() and not (name.endswith(".knots") and not tensor.isnan().any()):
                 raise ValueError(f"{name} is not finite")
-        model = TrainedModel(cascade, metadata["potential_reference"], metadata["provenance"], metadata["metrics"])
+        provenance, metrics = dict(metadata["provenance"]), dict(metadata["metrics"])
+        model = TrainedModel(cascade, metadata["potential_reference"], provenance, metrics)
         same = np.allclose(_probe(cascade), metadata["probe"], rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE)
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:200]

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, safe_open, save_file
 
+from ase_hybridham import cli
 from ase_hybridham.errors import CheckpointError
 from ase_hybridham.model import (
     PairGraph,
@@ -352,3 +353,27 @@ def test_neighbors_that_never_met_in_training_are_refused():
     assert len(model.predict(far).pairs) == 2
     with pytest.raises(CheckpointError, match="C-S pair"):
         model.predict(Atoms("CS", [(0, 0, 0), (0, 0, 1.6)]))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"basis": None},
+        {"basis": {"name": "", "orthogonal": False, "atoms": "C"}},
+        {"basis": {"name": "", "orthogonal": False, "atoms": [{"symbol": "H", "valence": 1, "shells": [{"l": 9}]}]}},
+        {"basis": {"name": "", "orthogonal": False, "atoms": [{"symbol": "H", "valence": 1, "shells": [1]}]}},
+        {"provenance": [1]},
+    ],
+)
+def test_metadata_that_make_no_sense_are_one_line(tmp_path, capsys, changes):
+    path = tmp_path / "model.hham"
+    save_model(path, TrainedModel(network(openmx_basis("H"), config("3x0e+2x1o+1x2e", updates=1, width=2))))
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = json.loads(file.metadata()["hybridham"])
+    save_file(tensors, path, metadata={"hybridham": json.dumps(metadata | changes)})
+    refuses(path, "damaged checkpoint")
+    assert cli.main(["info", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert f"hybridham info: {path}: damaged checkpoint (" in err
