@@ -75,10 +75,13 @@ class OverlapSource:
                 "its basis files, such as C6.0.pao), or overlap= (of these atoms: a DeepH folder, a .scfout, "
                 "data.h5:NAME, PairBlocks; or a function)"
             )
-        compute = overlap_from_basis if self.given is None else self.given
         if pairs is None:
             pairs = PairList.from_atoms(atoms, self.basis.cutoffs())
-        return compute(atoms, self.basis, pairs)
+        if self.given is None:
+            return overlap_from_basis(atoms, self.basis, pairs)
+        made = self.given(atoms, self.basis, pairs)
+        check_overlap(made, atoms, self.basis)
+        return made
 
     def _compare(self, given: PairBlocks, atoms: Atoms) -> None:
         """Tell if S is not that of the basis: it may be of another, whose shells have the same l."""

@@ -98,6 +98,15 @@ def test_a_given_s_of_other_atoms_is_refused_though_the_functions_are_known(grap
         find_overlap(openmx_basis("C"), overlap=graphene.overlap).of(moved)
 
 
+def test_what_a_function_returns_is_looked_at(graphene):
+    moved = graphene.atoms.copy()
+    moved.positions[0, 0] += 0.01
+    source = find_overlap(graphene.basis, overlap=lambda atoms, basis, pairs: graphene.overlap)
+    assert source.of(graphene.atoms) is graphene.overlap
+    with pytest.raises(OverlapError, match="another geometry"):
+        source.of(moved)
+
+
 def test_a_model_keeps_its_functions_and_tells_if_the_files_have_others(graphene, files, caplog):
     assert_same(find_overlap(openmx_basis("C"), basis_dir=files).of(graphene.atoms), graphene.overlap)
     assert not caplog.records

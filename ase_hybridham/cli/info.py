@@ -243,9 +243,9 @@ def _overlap_text(programs: Mapping[str, str | None], orthogonal: bool) -> str:
     known = [f"{symbol} ({program})" for symbol, program in programs.items() if program]
     lacking = [symbol for symbol, program in programs.items() if not program]
     if not lacking:
-        return f"S can be computed: radial functions of {', '.join(known)}"
+        return f"S of any structure can be computed: radial functions of {', '.join(known)}"
     only = f", only of {', '.join(known)}" if known else ""
-    return f"S cannot be computed: no radial functions of {', '.join(lacking)}{only}"
+    return f"S of other structures cannot be computed: no radial functions of {', '.join(lacking)}{only}"
 
 
 def _decay_text(content: Mapping[str, Any]) -> list[str]:

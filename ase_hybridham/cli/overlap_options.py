@@ -40,7 +40,7 @@ def add_basis_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="ELEMENT=NAME",
-        help="the basis of an element in that folder, as in C=C6.0-s2p2d1; default what SOURCE or model tells",
+        help="the basis of an element in that folder, as in C=C6.0-s2p2d1; by default what the data tell",
     )
 
 

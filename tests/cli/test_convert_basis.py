@@ -36,14 +36,14 @@ def test_functions_are_attached_and_compared(command_line, bilayers, folder, tmp
     with DataSet(out) as data:
         assert data.basis.has_radial_functions()
         assert data.basis["C"].cutoff == pytest.approx(6.0 * 0.529177249)
-    assert "\nS can be computed: radial functions of C (openmx)\n" in command_line("info", out)[1]
+    assert "\nS of any structure can be computed: radial functions of C (openmx)\n" in command_line("info", out)[1]
     assert json.loads(command_line("info", out, "--json")[1])["elements"]["C"]["radial_functions"] == "openmx"
 
 
 def test_a_data_set_that_is_there_gets_them_without_a_source(command_line, bilayers, folder, tmp_path):
     out = tmp_path / "data.h5"
     assert command_line("convert", bilayers, "-o", out)[0] == 0
-    assert "S cannot be computed: no radial functions of C" in command_line("info", out)[1]
+    assert "S of other structures cannot be computed: no radial functions of C" in command_line("info", out)[1]
     before = DataSet(out).content_hash()
     for words in ([], [bilayers]):
         status, text, _ = command_line("convert", *words, "-o", out, "--basis-dir", folder, "--json")
@@ -132,7 +132,7 @@ def test_a_model_trained_on_it_needs_atoms_and_nothing_else(command_line, bilaye
     assert found.pairs.same_pairs(system.pairs)
     assert np.abs(found.overlap.values - system.overlap.values).max() < STORED
     text = command_line("info", checkpoint)[1]
-    assert "C: ssppd, valence 4.0\nS can be computed: radial functions of C (openmx)\n" in text
+    assert "C: ssppd, valence 4.0\nS of any structure can be computed: radial functions of C (openmx)\n" in text
     metadata = command_line("info", checkpoint, "--json")[1]
     assert len(metadata) < 10_000  # without the samples
     assert json.loads(metadata)["basis"]["atoms"][0]["shells"][0]["samples"]["rule"] == "openmx"
