@@ -7,9 +7,7 @@ from scipy.special import spherical_jn
 from ase_hybridham.overlap.bessel import LARGEST, derivatives, spherical_bessel
 
 # 0, the smallest numbers, both sides of x = l where series and recurrence meet, and far out
-X = np.concatenate(
-    [[0.0, 1e-12, 1e-5, 1e-3], np.arange(1.0, 17), np.arange(1.0, 17) + 1e-9, np.linspace(0, 900, 9000)]
-)
+X = np.concatenate([[0.0, 1e-12, 1e-5, 1e-3], np.arange(1.0, 17), np.arange(1.0, 17) + 1e-9, np.linspace(0, 900, 9000)])
 
 
 @pytest.mark.parametrize("lmax", [0, 1, 4, LARGEST])
