@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 DATA_SET = "hdf5"  # the one format that is not of `io`
 LONGEST = 20.0  # angstrom; orbitals of two atoms do not reach that far, and bohr or nanometers are no angstrom
 ROUNDING = 1e-10  # of the largest element: H that differs from its adjoint by less is Hermitian
+UNSAID = 1e-9  # eV; less is rounding and not told
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -238,7 +239,7 @@ def _summary(result: dict[str, Any]) -> str:
     ]
     done = "the Hermitian part is written" if result["symmetrized"] else "written as it is, see --symmetrize"
     error = result["hermiticity_error_eV"]
-    told = f"H differs from its adjoint by up to {error:.1e} eV, {done}" if error else "H is Hermitian"
+    told = f"H differs from its adjoint by up to {error:.1e} eV, {done}" if error > UNSAID else "H is Hermitian"
     lines.append(f"{result['stage']}: {told}")
     place = f"{result['output']}:{result['name']}" if result["format"] == DATA_SET else result["output"]
     origin = {
