@@ -27,7 +27,7 @@ from ase_hybridham.system import AtomBasis, SampledRadial
 __all__ = ["Pao", "read_pao"]
 
 SUFFIXES = (".pao", ".pao.gz")
-LARGEST = 2**26  # bytes; real files have 2 MB
+LARGEST = 2**24  # bytes; real files have 2 MB
 # setting of the rule -> entry of the provenance
 INTEGRALS = {
     "energy_cutoff": "1DFFT_energy_cutoff_Ry",
