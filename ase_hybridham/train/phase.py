@@ -11,6 +11,7 @@ from ase_hybridham.model import Cascade, PairGraph, turn_components
 from ase_hybridham.symmetry import AnyDirectSum
 from ase_hybridham.train.config import PhaseConfig
 from ase_hybridham.train.data import batches, rotated, stage1_output
+from ase_hybridham.train.loss import Loss
 from ase_hybridham.train.schedule import AveragedWeights, LearningRate
 
 __all__ = ["Phase", "stage1_task", "stage2_task"]
@@ -76,6 +77,7 @@ class Phase:
     ) -> None:
         self.config, self.module, self.task, self.cascade = config, module, task, cascade
         self.train_graphs, self.valid_graphs, self.seed, self.augment = train, valid, seed, augment
+        self.loss = Loss(config, cascade.vocabulary)
         parameters = [p for p in module.parameters() if p.requires_grad]
         n_steps = config.epochs * -(-len(train) // config.batch_size)
         # gradients of a loss in eV are small: the usual eps of 1e-8 would slow the smallest ones down
@@ -99,8 +101,7 @@ class Phase:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate.at(self.epoch * n_steps + number)
             node, edge = self.task(batch)
-            n_onsite, n_hopping = self._elements(batch)
-            loss = self._loss(node - batch.node_target, edge - batch.edge_target, n_onsite, n_hopping)
+            loss = self.loss(node - batch.node_target, edge - batch.edge_target, batch)
             if not torch.isfinite(loss):
                 raise ValueError(
                     f"epoch {self.epoch + 1}: the loss is not finite; lower the learning rate or set clip, or check "
@@ -115,7 +116,7 @@ class Phase:
             losses += float(loss.detach())
             with torch.no_grad():
                 total = (node - batch.node_target).abs().sum() + (edge - batch.edge_target).abs().sum()
-                errors += float(total) / (n_onsite + n_hopping)
+                errors += float(total) / sum(self.loss.elements(batch))
         self.epoch += 1
         self.average.swap()
         error = self.error()
@@ -162,26 +163,6 @@ class Phase:
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
-
-    def _elements(self, graph: PairGraph) -> tuple[int, int]:
-        """Matrix elements on-site and in hoppings, without the padding of smaller blocks."""
-        vocabulary = self.cascade.vocabulary
-        sizes = torch.tensor([target.direct_sum.size for target in vocabulary.targets], device=graph.species.device)
-        onsite = sizes[[vocabulary.onsite_pair(s) for s in range(vocabulary.n_species)]]
-        return int(onsite[graph.species].sum()), int(sizes[graph.element_pair].sum())
-
-    def _loss(self, node: Tensor, edge: Tensor, n_onsite: int, n_hopping: int) -> Tensor:
-        """Mean over components; |h|^2 = |H|^2, so mse is the error of H itself."""
-
-        def total(difference: Tensor) -> Tensor:
-            if self.config.loss == "mse":
-                return difference.square().sum()
-            beta = self.config.beta_meV / MEV
-            zero = torch.zeros_like(difference)
-            return nn.functional.smooth_l1_loss(difference, zero, beta=beta, reduction="sum")
-
-        weight = self.config.onsite_weight
-        return (total(edge) + weight * total(node)) / (n_hopping + weight * n_onsite)
 
 
 def _lab_mae(node: Tensor, edge: Tensor, graph: PairGraph, cascade: Cascade) -> float:

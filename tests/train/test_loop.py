@@ -21,6 +21,7 @@ from ase_hybridham.model import Cascade, load_model, read_metadata
 from ase_hybridham.store import DataSet, append_systems, set_splits
 from ase_hybridham.train import PhaseConfig, TrainConfig, evaluate, loop, train
 from ase_hybridham.train.data import domain_of, graphs_of
+from ase_hybridham.train.loss import Loss
 from ase_hybridham.train.phase import Phase, stage1_task
 from tests.train.synthetic import OPTIONS, SPLITS, atoms_of, system_of, write_data_set
 
@@ -67,9 +68,9 @@ class PowerCutError(Exception):
 def train_until(config: TrainConfig, n_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that ends in the middle of a step of the optimizer, counted over both phases."""
     done = 0
-    original = loop.Phase._loss
+    original = Loss.__call__
 
-    def loss(self: Phase, *args: Any) -> Any:
+    def loss(self: Loss, *args: Any) -> Any:
         nonlocal done
         done += 1
         if done > n_steps:
@@ -77,7 +78,7 @@ def train_until(config: TrainConfig, n_steps: int, monkeypatch: pytest.MonkeyPat
         return original(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Phase, "_loss", loss)
+        patch.setattr(Loss, "__call__", loss)
         with pytest.raises(PowerCutError):
             train(config, progress=False)
 
@@ -237,13 +238,13 @@ class TestPhase:
         with DataSet(data_set) as data:
             h = data["a"].hamiltonian[0]
         phase, graph = self.phase(cascade, loss="mse"), graphs[0]
-        counts = phase._elements(graph)
+        counts = phase.loss.elements(graph)
         n_onsite = h.offsets[h.pairs.n_atoms]
         assert counts == (n_onsite, len(h.values) - n_onsite)
-        loss = float(phase._loss(graph.node_target, graph.edge_target, *counts))
+        loss = float(phase.loss(graph.node_target, graph.edge_target, graph))
         assert loss == pytest.approx((h.values**2).mean(), rel=1e-5)
         heavy = self.phase(cascade, loss="mse", onsite_weight=1e9)
-        loss = float(heavy._loss(graph.node_target, graph.edge_target, *counts))
+        loss = float(heavy.loss(graph.node_target, graph.edge_target, graph))
         assert loss == pytest.approx((h.values[:n_onsite] ** 2).mean(), rel=1e-5)
 
     def test_a_loss_that_explodes(self, cascade):
@@ -285,13 +286,14 @@ class TestResume:
             "import os, signal, sys\n"
             "from pathlib import Path\n"
             "from ase_hybridham.train import TrainConfig, loop\n"
+            "from ase_hybridham.train.loss import Loss\n"
             "config = TrainConfig.model_validate_json(Path(sys.argv[1]).read_text())\n"
-            "loop.STATE_INTERVAL, original, done = 0.0, loop.Phase._loss, []\n"
+            "loop.STATE_INTERVAL, original, done = 0.0, Loss.__call__, []\n"
             "def loss(self, *args):\n"
             "    done.append(1)\n"
             "    if len(done) > 4: os.kill(os.getpid(), signal.SIGKILL)\n"
             "    return original(self, *args)\n"
-            "loop.Phase._loss = loss\n"
+            "Loss.__call__ = loss\n"
             "loop.train(config, progress=False)\n"
         )
         command = [sys.executable, "-c", script, str(tmp_path / "config.json")]
