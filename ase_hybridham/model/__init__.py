@@ -10,6 +10,7 @@ from ase_hybridham.model.checkpoint import (
     select_device,
 )
 from ase_hybridham.model.config import ModelConfig, Stage1Config, Stage2Config
+from ase_hybridham.model.ensemble import Ensemble, Spread, load_ensemble
 from ase_hybridham.model.equivariant import Stage1, Stage1Output
 from ase_hybridham.model.graph import PairGraph, blocks_from_components, turn_components
 from ase_hybridham.model.targets import TargetScale
@@ -18,8 +19,10 @@ from ase_hybridham.model.vocabulary import Vocabulary
 __all__ = [
     "Cascade",
     "Domain",
+    "Ensemble",
     "ModelConfig",
     "PairGraph",
+    "Spread",
     "Stage",
     "Stage1",
     "Stage1Config",
@@ -31,6 +34,7 @@ __all__ = [
     "Vocabulary",
     "blocks_from_components",
     "find_model",
+    "load_ensemble",
     "load_model",
     "read_metadata",
     "save_model",
