@@ -4,6 +4,7 @@ from ase_hybridham.system.basis import AtomBasis, Basis, Shell
 from ase_hybridham.system.blocks import PairBlocks
 from ase_hybridham.system.decay import Decay, DecayRow
 from ase_hybridham.system.lcao import LCAOSystem, SpinKind
+from ase_hybridham.system.orbital_map import OrbitalMap, OrbitalPanel
 from ase_hybridham.system.orbitals import ORBITAL_ORDERS, convert_orbitals, orbital_order
 from ase_hybridham.system.pairs import PairList
 from ase_hybridham.system.radial import GaussianRadial, Radial, SampledRadial
@@ -16,6 +17,8 @@ __all__ = [
     "DecayRow",
     "GaussianRadial",
     "LCAOSystem",
+    "OrbitalMap",
+    "OrbitalPanel",
     "PairBlocks",
     "PairList",
     "Radial",
