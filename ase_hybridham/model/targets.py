@@ -29,7 +29,7 @@ FLOOR = 3e-5  # eV: parts that vanish by symmetry or distance must not be blown 
 ROWS_PER_BIN, MAX_BINS = 40, 24
 GAP = 0.1  # angstrom without any pair: no bin reaches across, or shells of neighbors would share a sigma
 RESOLUTION = 1e-3  # angstrom: bins nearer than this are one (ideal lattices have many pairs of one length)
-RIDGE = 1e-6
+RIDGE = 1e-4  # of the rows whose sigma is largest, near neighbors, whose mean would otherwise be lost
 
 
 class TargetScale(nn.Module):
@@ -68,6 +68,10 @@ class TargetScale(nn.Module):
         node = self.node_mean[graph.species] + self.node_sigma[graph.species] * node_out
         mean, sigma = self.edge_statistics(graph)
         return node, mean + sigma * edge_out
+
+    def set_unit(self) -> None:
+        """No mean and a sigma of 1 eV: outputs are matrix elements, as where nothing is scaled."""
+        self.knots[:, 0], self.log_sigma[:, 0] = 0.0, 0.0
 
     def never_met(self, pairs: PairList) -> tuple[int, int] | None:
         """Atomic numbers of a hopping for which the fit had none, if there is one; None before any fit."""
@@ -227,7 +231,7 @@ def _polynomial(x: NDArray, values: NDArray, n_distances: int, weight: NDArray) 
     """Weighted Chebyshev fit with a slight preference for low degrees where data are thin."""
     degree = min(MEAN_DEGREE, n_distances - 1)
     basis = chebyshev.chebvander(x, degree) * weight[:, None]
-    ridge = np.sqrt(RIDGE * len(x)) * np.median(weight) * np.diag(np.arange(degree + 1.0) ** 2)
+    ridge = np.sqrt(RIDGE * len(x)) * weight.min() * np.diag(np.arange(degree + 1.0) ** 2)
     target = np.concatenate([values * weight, np.zeros(degree + 1)])
     out = np.zeros(MEAN_DEGREE + 1)
     out[: degree + 1] = np.linalg.lstsq(np.concatenate([basis, ridge]), target, rcond=None)[0]
