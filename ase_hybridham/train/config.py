@@ -20,6 +20,8 @@ class PhaseConfig(BaseModel):
 
     epochs: int = Field(100, ge=0, description="passes over the training split")
     batch_size: int = Field(1, ge=1, description="structures in a step")
+    optimizer: Literal["adamw", "soap"] = Field("adamw", description="SOAP: Adam in the basis of Shampoo")
+    refresh: int = Field(10, ge=1, description="soap: steps between two updates of its bases")
     learning_rate: float = Field(5e-3, gt=0, description="largest of the schedule")
     schedule: Literal["cosine", "plateau"] = "cosine"
     warmup_steps: int = Field(50, ge=0, description="steps until the full rate")
@@ -27,7 +29,7 @@ class PhaseConfig(BaseModel):
     loss: Literal["smooth_l1", "mse"] = Field("smooth_l1", description="on direct-sum components; mse is the paper's")
     beta_meV: float = Field(5.0, gt=0, description="smooth L1: below this error it is quadratic")
     onsite_weight: float = Field(1.0, ge=0, description="of an on-site element against a hopping element")
-    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of averaged weights, which are then the result")
 

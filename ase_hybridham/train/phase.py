@@ -12,6 +12,7 @@ from ase_hybridham.symmetry import AnyDirectSum
 from ase_hybridham.train.config import PhaseConfig
 from ase_hybridham.train.data import batches, rotated, stage1_output
 from ase_hybridham.train.loss import Loss
+from ase_hybridham.train.optimizer import optimizer_of
 from ase_hybridham.train.schedule import AveragedWeights, LearningRate
 
 __all__ = ["Phase", "stage1_task", "stage2_task"]
@@ -80,10 +81,7 @@ class Phase:
         self.loss = Loss(config, cascade.vocabulary)
         parameters = [p for p in module.parameters() if p.requires_grad]
         n_steps = config.epochs * -(-len(train) // config.batch_size)
-        # gradients of a loss in eV are small: the usual eps of 1e-8 would slow the smallest ones down
-        self.optimizer = torch.optim.AdamW(
-            parameters, lr=0.0, eps=1e-12, weight_decay=config.weight_decay, fused=cascade.device.type == "cpu" or None
-        )
+        self.optimizer = optimizer_of(config, parameters, cascade.device)
         self.rate = LearningRate(config, n_steps)
         self.average = AveragedWeights(parameters, config.ema)
         self.epoch = 0

@@ -33,6 +33,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "phase1": {**SHORT, "schedule": "plateau", "patience": 1, "ema": 0.5, "batch_size": 2},
         "phase2": {**SHORT, "schedule": "plateau", "ema": 0.5, "weight_decay": 0.1, "clip": 0.1},
     },
+    "soap": {
+        "phase1": {**SHORT, "optimizer": "soap", "refresh": 2, "ema": 0.5},
+        "phase2": {**SHORT, "optimizer": "soap", "refresh": 1},
+    },
     "global frame": {"model": {**OPTIONS["model"], "stage2": {**OPTIONS["model"]["stage2"], "frame": "global"}}},
 }
 
