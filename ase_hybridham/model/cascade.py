@@ -128,10 +128,11 @@ class Cascade(nn.Module):
         self.vocabulary = domain.vocabulary(selection=config.stage1.readout == "hermitian")
         self.stage1 = Stage1(config.stage1, self.vocabulary, domain.reach, domain.n_neighbors)
         self.scale1 = TargetScale(self.vocabulary)
-        # stage 2 corrects what the selection rule allows, whatever stage 1 may give
+        # stage 2 corrects what the selection rule allows, whatever stage 1 may give, unless told otherwise
         self.stage2: Stage2 | None = None
         if config.stage2 is not None:
-            self.stage2 = Stage2(config.stage2, config.stage1.layout, domain.vocabulary(selection=True), domain)
+            vocabulary = domain.vocabulary(selection=config.stage2.selection)
+            self.stage2 = Stage2(config.stage2, config.stage1.layout, vocabulary, domain)
         self.scale2 = TargetScale(self.vocabulary)
         self.register_buffer("has_stage2", torch.tensor(False))
         self.to(getattr(torch, config.dtype))

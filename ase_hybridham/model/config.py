@@ -101,6 +101,7 @@ class Stage2Config(_Strict):
     feature_shift: Literal[0, 1] = Field(0, description="1: group p gets block p-1's features, as Eq. 1 has it")
     n_gaussians: int = Field(32, ge=2)
     readout_channels: int = Field(32, ge=1, description="channels per order of the gated read-out")
+    selection: bool = Field(True, description="components that no local potential gives are left out")
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -108,6 +109,8 @@ class Stage2Config(_Strict):
     def _heads(self) -> "Stage2Config":
         if self.width % self.n_heads:
             raise ValueError(f"width: expected a multiple of n_heads = {self.n_heads}, got {self.width}")
+        if self.frame == "edge" and not self.selection:
+            raise ValueError("selection: false is for frame: global; in the frame of an edge mirrors forbid the rest")
         return self
 
 
@@ -117,6 +120,7 @@ class ModelConfig(_Strict):
     stage1: Stage1Config = Stage1Config()
     stage2: Stage2Config | None = Field(Stage2Config(), description="null: stage 1 only")
     dtype: Literal["float32", "float64"] = Field("float32", description="of weights and training")
+    scale_targets: bool = Field(True, description="outputs in units fitted to the training set; without, in eV")
 
     @model_validator(mode="after")
     def _groups(self) -> "ModelConfig":

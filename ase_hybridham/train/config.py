@@ -55,6 +55,7 @@ class TrainConfig(BaseModel):
         ge=1,
         description="stage 1: hoppings evaluated at a time, then again for the derivative: saves memory",
     )
+    augment: bool = Field(True, description="frame global: every structure is turned at random in every step")
     model: ModelConfig = ModelConfig()
     phase1: PhaseConfig = PhaseConfig()
     phase2: Phase2Config = Phase2Config()

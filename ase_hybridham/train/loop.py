@@ -78,7 +78,10 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         }
     log.begin(provenance)
     cascade.stage1.edges_per_chunk = config.edges_per_chunk
-    cascade.scale1.fit(graphs)
+    if config.model.scale_targets:
+        cascade.scale1.fit(graphs)
+    else:
+        cascade.scale1.set_unit()
     reference = first.potential_reference if len(references) == 1 else "unknown"
     model = TrainedModel(cascade, reference, provenance, {})
     path = log.folder / MODEL_FILE
@@ -89,7 +92,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
 
     if cascade.stage2 is not None and config.model.stage2 is not None:
         _prepare_phase2(cascade, cascade.stage2, graphs, valid)
-        turn = config.model.stage2.frame == "global"  # in the frames of the edges every turned copy looks the same
+        # in the frames of the edges every turned copy looks the same
+        turn = config.augment and config.model.stage2.frame == "global"
         task, seed = stage2_task(cascade), config.seed + 1
         phase = Phase(config.phase2, cascade.stage2, task, cascade, graphs, valid, seed=seed, augment=turn)
         _run("phase2", phase, model, log, progress)
@@ -139,7 +143,10 @@ def _prepare_phase2(cascade: Cascade, stage2: Stage2, graphs: list[PairGraph], v
     cascade.stage1.requires_grad_(False)
     add_stage1(graphs, cascade)
     add_stage1(valid, cascade)
-    cascade.scale2.fit(graphs, centered=False)
+    if cascade.config.scale_targets:
+        cascade.scale2.fit(graphs, centered=False)
+    else:
+        cascade.scale2.set_unit()
     n_blocks = cascade.config.stage1.n_blocks
     squares = torch.zeros_like(stage2.input_scale)
     for graph in graphs:
