@@ -2,13 +2,17 @@
 
 from ase_hybridham.train.config import Phase2Config, PhaseConfig, TrainConfig, read_config
 from ase_hybridham.train.data import majority_up
-from ase_hybridham.train.evaluate import Evaluation, StructureErrors, evaluate, evaluate_system, rotation_error
+from ase_hybridham.train.evaluate import evaluate, evaluate_system
 from ase_hybridham.train.loop import train
 from ase_hybridham.train.metrics import HamiltonianError, hamiltonian_error
+from ase_hybridham.train.noise import LabelNoise, known_noise, measured_noise
+from ase_hybridham.train.report import Evaluation, StructureErrors
+from ase_hybridham.train.rotations import is_equivariant, rotation_error
 
 __all__ = [
     "Evaluation",
     "HamiltonianError",
+    "LabelNoise",
     "Phase2Config",
     "PhaseConfig",
     "StructureErrors",
@@ -16,7 +20,10 @@ __all__ = [
     "evaluate",
     "evaluate_system",
     "hamiltonian_error",
+    "is_equivariant",
+    "known_noise",
     "majority_up",
+    "measured_noise",
     "read_config",
     "rotation_error",
     "train",

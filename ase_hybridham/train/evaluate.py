@@ -1,134 +1,56 @@
-"""How good is a checkpoint on structures with known H? One table for all stages."""
+"""How good is a checkpoint, or an ensemble of some, on structures with known H? One table for all stages."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from ase_hybridham.errors import CheckpointError
-from ase_hybridham.model import Stage, TrainedModel
-from ase_hybridham.solve import PREDICTED_THRESHOLD, BandError, band_error, band_path, eigenvalues, fermi_level
+from ase_hybridham.errors import CheckpointError, FormatError
+from ase_hybridham.model import Ensemble, TrainedModel
+from ase_hybridham.model.ensemble import mean_of, spread_of
 from ase_hybridham.store import DataSet
-from ase_hybridham.symmetry import rotate_blocks, rotate_system
-from ase_hybridham.system import LCAOSystem
+from ase_hybridham.system import Decay, LCAOSystem, OrbitalMap, PairBlocks
 from ase_hybridham.train.data import majority_up
-from ase_hybridham.train.metrics import HamiltonianError, hamiltonian_error
+from ase_hybridham.train.metrics import block_rms, differences, hamiltonian_error, without_shift, worst_block
+from ase_hybridham.train.noise import LabelNoise
+from ase_hybridham.train.report import Evaluation, StructureErrors
+from ase_hybridham.train.rotations import RotationRow, is_equivariant, rotation_error, rotation_table
+from ase_hybridham.train.spectra import ReferenceSpectrum
+from ase_hybridham.train.uncertainty import SpreadError
 
-__all__ = ["Evaluation", "StructureErrors", "evaluate", "evaluate_system", "rotation_error"]
-
-BAND_POINTS = 24
-
-
-@dataclass(frozen=True)
-class StructureErrors:
-    """Errors of one structure.
-
-    Parameters
-    ----------
-    name : str
-    hamiltonian : dict
-        Stage -> `HamiltonianError`; "mean" is what the mean of the training set alone predicts.
-    bands : dict
-        Stage -> `BandError` in a window around the reference's Fermi level, with the reference's overlap.
-    hermiticity_meV : float
-        Largest |H - H^dagger| of the last stage before its Hermitian part is taken.
-    """
-
-    name: str
-    hamiltonian: dict[Stage, HamiltonianError]
-    bands: dict[Stage, BandError]
-    hermiticity_meV: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Errors of a checkpoint on a set of structures.
-
-    Parameters
-    ----------
-    structures : tuple of StructureErrors
-    rotation_meV : float
-        Largest |H(Qx) - D(Q) H(x) D(Q)^dagger| of one structure turned at random, spin included.
-    window_eV : float
-        Of the band errors.
-    """
-
-    structures: tuple[StructureErrors, ...]
-    rotation_meV: float
-    window_eV: float
-
-    @property
-    def stages(self) -> list[Stage]:
-        """The stages that were evaluated."""
-        return list(self.structures[0].hamiltonian)
-
-    def mae_all(self, stage: Stage) -> float:
-        """Mean over structures of the MAE, meV."""
-        return float(np.mean([s.hamiltonian[stage].mae for s in self.structures]))
-
-    def mae_cha(self, stage: Stage) -> float:
-        """Largest MAE of a structure, meV."""
-        return float(max(s.hamiltonian[stage].mae for s in self.structures))
-
-    def mean_of(self, stage: Stage, figure: str) -> float | None:
-        """Mean over structures of a figure of `HamiltonianError`, meV; None if it is not known."""
-        values = [getattr(s.hamiltonian[stage], figure) for s in self.structures]
-        return None if None in values else float(np.mean(values))
-
-    def band_mean(self, stage: Stage, *, aligned: bool = False) -> float | None:
-        """Mean band error in the window, meV; None where no bands were compared."""
-        errors = [s.bands[stage] for s in self.structures if stage in s.bands]
-        return 1e3 * float(np.mean([e.aligned[1] if aligned else e.mean for e in errors])) if errors else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return {
-            "structures": [
-                {
-                    "name": s.name,
-                    "hamiltonian": {stage: error.to_dict() for stage, error in s.hamiltonian.items()},
-                    "bands_eV": {stage: asdict(error) for stage, error in s.bands.items()},
-                    "hermiticity_meV": s.hermiticity_meV,
-                }
-                for s in self.structures
-            ],
-            "mae_all_meV": {stage: self.mae_all(stage) for stage in self.stages},
-            "mae_cha_meV": {stage: self.mae_cha(stage) for stage in self.stages},
-            "onsite_mae_meV": {stage: self.mean_of(stage, "onsite_mae") for stage in self.stages},
-            "hopping_mae_meV": {stage: self.mean_of(stage, "hopping_mae") for stage in self.stages},
-            "gauge_free_mae_meV": {stage: self.mean_of(stage, "gauge_free_mae") for stage in self.stages},
-            "splitting_mae_meV": {stage: self.mean_of(stage, "splitting_mae") for stage in self.stages},
-            "band_mean_meV": {stage: self.band_mean(stage) for stage in self.stages},
-            "band_aligned_mean_meV": {stage: self.band_mean(stage, aligned=True) for stage in self.stages},
-            "window_eV": self.window_eV,
-            "rotation_meV": self.rotation_meV,
-        }
+__all__ = ["evaluate", "evaluate_system"]
 
 
 def evaluate(
-    model: TrainedModel,
+    model: TrainedModel | Ensemble,
     data: DataSet,
     names: Sequence[str],
     *,
     window: float = 2.0,
     bands: bool = True,
+    rotations: int = 0,
+    noise: LabelNoise | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Errors of a checkpoint on structures of a data set.
+    """Errors of a checkpoint, or of the mean of an ensemble, on structures of a data set.
 
     Parameters
     ----------
-    model : TrainedModel
+    model : TrainedModel or Ensemble
     data : DataSet
     names : sequence of str
     window : float
         States within so many eV of the reference's Fermi level count in band errors.
     bands : bool
-        Whether bands are compared, too (costs eigenvalues along a path).
+        Whether bands are compared, too (costs eigenvalues along a path and on the mesh of the Fermi level).
+    rotations : int
+        Average over 1, 2, 4, ... and so many rotations, too; 0: not. Of exactly equivariant networks never.
+    noise : LabelNoise, optional
+        Passed on to the result.
     progress : bool
         Show a bar on stderr.
 
@@ -143,11 +65,15 @@ def evaluate(
         raise ValueError(f"{data.path}: no structure to evaluate on; choose another --split")
     with tqdm(names, desc="evaluate", leave=False, disable=None if progress else True) as bar:
         rows = [evaluate_system(model, data[name], name, window=window, bands=bands) for name in bar]
-    return Evaluation(tuple(rows), rotation_error(model, data[names[0]]), window)
+    table: list[RotationRow] = []
+    if rotations and not is_equivariant(model):
+        with tqdm(names, desc="rotations", leave=False, disable=None if progress else True) as bar:
+            table = rotation_table(model, (majority_up(data[name]) for name in bar), rotations)
+    return Evaluation(tuple(rows), rotation_error(model, data[names[0]]), window, tuple(table), noise)
 
 
 def evaluate_system(
-    model: TrainedModel,
+    model: TrainedModel | Ensemble,
     system: LCAOSystem,
     name: str,
     *,
@@ -161,46 +87,46 @@ def evaluate_system(
     Bands are compared at `k_points` (fractional), by default along the standard path of the cell. They are left out
     where S or the number of electrons is unknown, or the reference has no state in the window there.
     """
-    if system.spin != model.spin or not system.hamiltonian:
-        raise CheckpointError(f"{name}: expected a Hamiltonian of spin {model.spin!r}, got spin {system.spin!r}")
-    if not model.basis.same_orbitals(system.basis):
+    ensemble = model if isinstance(model, Ensemble) else Ensemble([model])
+    if system.spin != ensemble.spin or not system.hamiltonian:
+        raise CheckpointError(f"{name}: expected a Hamiltonian of spin {ensemble.spin!r}, got spin {system.spin!r}")
+    if not ensemble.basis.same_orbitals(system.basis):
         raise CheckpointError(f"{name}: its orbitals are not those the model was trained for")
-    model.cascade.vocabulary.species_of(system.atoms.get_atomic_numbers())
+    ensemble.models[0].cascade.vocabulary.species_of(system.atoms.get_atomic_numbers())
+    if not all(np.isfinite(h.values).all() for h in system.operators):
+        raise FormatError(f"{name}: its Hamiltonian or overlap is not finite; leave it out of the split")
     system = majority_up(system)
-    reference = system.hamiltonian
-    stages: list[Stage] = ["mean", "stage1", "hybrid"] if model.cascade.hybrid else ["mean", "stage1"]
-    errors: dict[Stage, HamiltonianError] = {}
-    band_errors: dict[Stage, BandError] = {}
-    compare_bands = bands and system.overlap is not None and system.electrons is not None
-    if compare_bands:
-        k = np.asarray(band_path(system.atoms, npoints=BAND_POINTS).kpts if k_points is None else k_points)
-        reference_bands = eigenvalues(system, k)
-        level = fermi_level(system)
-        compare_bands = bool((np.abs(reference_bands - level) <= window).any())
-    hermiticity = 0.0
-    for stage in stages:
-        raw = model.cascade.hamiltonian(system.pairs, stage)
-        hermiticity = 1e3 * max(h.hermiticity_error() for h in raw)
-        predicted = [h.hermitian_part() for h in raw]
-        errors[stage] = hamiltonian_error(predicted, reference, system.overlap)
-        if compare_bands:
-            # the blocks must share one basis object's orbitals; radial functions do not matter here
-            same_basis = tuple(r.with_values(h.values) for r, h in zip(reference, predicted, strict=True))
-            other = replace(system, hamiltonian=same_basis, fermi_level=None)
-            band_errors[stage] = band_error(
-                reference_bands,
-                eigenvalues(other, k, overlap_threshold=PREDICTED_THRESHOLD),
-                reference_level=level,
-                predicted_level=fermi_level(other, overlap_threshold=PREDICTED_THRESHOLD),
-                window=window,
-            )
-    return StructureErrors(name, errors, band_errors, hermiticity)
+    row = StructureErrors(name, {}, {}, 0.0)
+    spectrum = None
+    if bands and system.overlap is not None and system.electrons is not None:
+        spectrum = ReferenceSpectrum.of(system, k_points)
+        spectrum = spectrum if spectrum.has_states(window) else None
+    hermiticity, members = 0.0, []
+    for stage in ensemble.stages:
+        raw = ensemble.members(system.atoms, system.pairs, stage, hermitian=False)
+        hermiticity = 1e3 * max(h.hermiticity_error() for h in mean_of(raw))
+        members = [tuple(h.hermitian_part() for h in operators) for operators in raw]
+        predicted = mean_of(members)
+        errors = differences(predicted, system.hamiltonian)
+        row.hamiltonian[stage] = hamiltonian_error(predicted, system.hamiltonian, system.overlap)
+        row.worst[stage] = worst_block(name, errors, system.hamiltonian)
+        row.maps[stage] = OrbitalMap.of(errors)
+        row.decays[stage] = reduce(add, (Decay.of(error) for error in errors))
+        if spectrum is not None:
+            row.bands[stage], row.levels[stage] = spectrum.errors(predicted, window)
+    maes = tuple(hamiltonian_error(operators, system.hamiltonian).mae for operators in members)
+    spreads = _spreads(members, system) if len(ensemble) > 1 else {}
+    return replace(row, hermiticity_meV=hermiticity, members=maes, spreads=spreads)
 
 
-def rotation_error(model: TrainedModel, system: LCAOSystem, seed: int = 0) -> float:
-    """Largest |H(Qx) - D(Q) H(x) D(Q)^dagger| in meV for one random rotation Q, spin included."""
-    rotation = Rotation.random(rng=np.random.default_rng(seed)).as_matrix()
-    expected = [rotate_blocks(h, rotation) for h in model.cascade.hamiltonian(system.pairs)]
-    found = model.cascade.hamiltonian(rotate_system(system, rotation).pairs)
-    errors = [np.abs(f.values - e.values).max() for f, e in zip(found, expected, strict=True)]
-    return 1e3 * float(max(errors))
+def _spreads(members: Sequence[Sequence[PairBlocks]], system: LCAOSystem) -> dict[str, SpreadError]:
+    """Spread beside error, with and without the best mu S of both."""
+    errors = differences(mean_of(members), system.hamiltonian)
+    kinds = {"raw": (spread_of(members), errors)}
+    if system.overlap is not None:
+        kinds["gauge_free"] = (spread_of(members, system.overlap), without_shift(errors, system.overlap)[1])
+    rows = {}
+    for kind, (spread, left) in kinds.items():
+        squares = np.concatenate([h.values.view(np.float64) ** 2 for h in left])
+        rows[kind] = SpreadError(spread, block_rms(left), float(np.sqrt(squares.mean())), system.pairs.n_atoms)
+    return rows

@@ -14,7 +14,9 @@ from ase_hybridham.store import DataSet
 from ase_hybridham.symmetry import rotate_blocks, rotate_system
 from ase_hybridham.system import AtomBasis, Basis
 from ase_hybridham.train import evaluate, hamiltonian_error
-from ase_hybridham.train.evaluate import evaluate_system, rotation_error
+from ase_hybridham.train.evaluate import evaluate_system
+from ase_hybridham.train.rotations import rotation_error
+from ase_hybridham.train.spectra import ReferenceSpectrum
 from tests.model.networks import config, network, random_hamiltonian
 from tests.train.synthetic import BASIS, SPLITS, atoms_of, spinful, system_of
 
@@ -54,7 +56,7 @@ def test_errors_are_those_of_the_metrics(model, data):
 
 @pytest.mark.parametrize("threshold", [PREDICTED_THRESHOLD, 0.95])  # the second leaves out a few directions of S
 def test_bands_are_compared_with_the_overlap_of_the_reference(model, data, monkeypatch, threshold):
-    monkeypatch.setattr(sys.modules[evaluate.__module__], "PREDICTED_THRESHOLD", threshold)
+    monkeypatch.setattr(sys.modules[ReferenceSpectrum.__module__], "PREDICTED_THRESHOLD", threshold)
     found = evaluate(model, data, ["e"], window=3.0)
     system = data["e"]
     k_points = band_path(system.atoms, npoints=24).kpts

@@ -1,0 +1,120 @@
+"""How far are bands, Fermi level and gap of a prediction from those of the reference, with the reference's S?"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ase_hybridham.solve import (
+    OVERLAP_THRESHOLD,
+    PREDICTED_THRESHOLD,
+    BandError,
+    band_error,
+    band_path,
+    eigenvalues,
+    electrons_of,
+    find_fermi_level,
+    k_mesh,
+    mesh_density,
+    spin_degeneracy,
+)
+from ase_hybridham.system import LCAOSystem, PairBlocks
+
+__all__ = ["LevelError", "ReferenceSpectrum"]
+
+BAND_POINTS = 24
+GAP = 0.05  # eV: less is no gap but two bands that the k-points do not meet
+
+
+@dataclass(frozen=True)
+class LevelError:
+    """Fermi level and gap.
+
+    Parameters
+    ----------
+    fermi : float
+        Fermi level of the prediction minus that of the reference, eV, both from the electrons on the same mesh.
+    gap, reference_gap : float or None
+        From the highest filled to the lowest empty state on path and mesh, eV, negative where bands overlap; None
+        where the reference is a metal.
+    """
+
+    fermi: float
+    gap: float | None
+    reference_gap: float | None
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Plain JSON types, keys with their unit."""
+        return {f"{key}_eV": value for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceSpectrum:
+    """Eigenvalues of the reference on a path and on a mesh.
+
+    Parameters
+    ----------
+    system : LCAOSystem
+    path, mesh : arrays, shapes (n_path, 3) and (n_mesh, 3)
+        Fractional k-points.
+    weights : array, shape (n_mesh,)
+    energies : array, shape (n_spins, n_path + n_mesh, n_bands)
+        eV.
+    level : float
+        Fermi level, eV.
+    """
+
+    system: LCAOSystem
+    path: NDArray[np.float64]
+    mesh: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    energies: NDArray[np.float64]
+    level: float
+
+    @classmethod
+    def of(cls, system: LCAOSystem, k_points: ArrayLike | None = None) -> "ReferenceSpectrum":
+        """Along `k_points`, by default the standard path of the cell, and on the mesh of its Fermi level."""
+        path = np.asarray(band_path(system.atoms, npoints=BAND_POINTS).kpts if k_points is None else k_points)
+        density, time_reversal = mesh_density(system.n_orbitals), system.spin != "spinor"
+        mesh, weights = k_mesh(system.atoms, density=density, time_reversal=time_reversal)
+        energies, level = _solve(system, path, mesh, weights, OVERLAP_THRESHOLD)
+        return cls(system, path, mesh, weights, energies, level)
+
+    def has_states(self, window: float) -> bool:
+        """Whether the path meets a state within `window` eV of the Fermi level."""
+        return bool((np.abs(self.energies[:, : len(self.path)] - self.level) <= window).any())
+
+    def errors(self, predicted: Sequence[PairBlocks], window: float) -> tuple[BandError, LevelError]:
+        """Errors of a Hermitian H on the pairs of the reference; of states within `window` eV of its Fermi level."""
+        # the blocks must share one basis object's orbitals; radial functions do not matter here
+        own = tuple(r.with_values(h.values) for r, h in zip(self.system.hamiltonian, predicted, strict=True))
+        other = replace(self.system, hamiltonian=own, fermi_level=None)
+        energies, level = _solve(other, self.path, self.mesh, self.weights, PREDICTED_THRESHOLD)
+        n = len(self.path)
+        bands = band_error(
+            self.energies[:, :n],
+            energies[:, :n],
+            reference_level=self.level,
+            predicted_level=level,
+            window=window,
+        )
+        return bands, LevelError(level - self.level, *self._gaps(energies))
+
+    def _gaps(self, energies: NDArray) -> tuple[float | None, float | None]:
+        """Of the prediction and of the reference, if it has one: every k-point has the same filled bands."""
+        filled = self.energies <= self.level
+        counts = filled.sum(axis=2)
+        if (counts != counts[:, :1]).any() or not filled.any() or filled.all():
+            return None, None
+        ours, theirs = (float(e[~filled].min() - e[filled].max()) for e in (energies, self.energies))
+        return (ours, theirs) if theirs > GAP else (None, None)
+
+
+def _solve(
+    system: LCAOSystem, path: NDArray, mesh: NDArray, weights: NDArray, threshold: float
+) -> tuple[NDArray, float]:
+    """Eigenvalues on the path, then the mesh, and the Fermi level of the mesh."""
+    energies = eigenvalues(system, np.concatenate([path, mesh]), overlap_threshold=threshold)
+    level = find_fermi_level(energies[:, len(path) :], weights, electrons_of(system), spin_degeneracy(system))
+    return energies, level
