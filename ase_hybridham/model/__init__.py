@@ -1,5 +1,6 @@
 """How does a network turn a structure into a Hamiltonian? Both stages, their targets, and the checkpoint."""
 
+from ase_hybridham.model.card import CardErrors, ModelCard
 from ase_hybridham.model.cascade import Cascade, Domain, Stage, Stage2
 from ase_hybridham.model.checkpoint import (
     TrainedModel,
@@ -10,6 +11,7 @@ from ase_hybridham.model.checkpoint import (
     select_device,
 )
 from ase_hybridham.model.config import ModelConfig, Stage1Config, Stage2Config
+from ase_hybridham.model.coverage import Coverage
 from ase_hybridham.model.ensemble import Ensemble, Spread, load_ensemble
 from ase_hybridham.model.equivariant import Stage1, Stage1Output
 from ase_hybridham.model.graph import PairGraph, blocks_from_components, turn_components
@@ -17,9 +19,12 @@ from ase_hybridham.model.targets import TargetScale
 from ase_hybridham.model.vocabulary import Vocabulary
 
 __all__ = [
+    "CardErrors",
     "Cascade",
+    "Coverage",
     "Domain",
     "Ensemble",
+    "ModelCard",
     "ModelConfig",
     "PairGraph",
     "Spread",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ase_hybridham.model.config import ModelConfig, Stage2Config
+from ase_hybridham.model.coverage import Coverage
 from ase_hybridham.model.equivariant import Stage1, Stage1Output
 from ase_hybridham.model.frames import EdgeFrame, GlobalFrame
 from ase_hybridham.model.graph import PairGraph, blocks_from_components
@@ -38,6 +39,8 @@ class Domain:
     spin : {"none", "collinear", "spinor"}
     time_reversal : bool
         Whether spinor blocks are even under time reversal, as they are without magnetism.
+    coverage : Coverage, optional
+        Which surroundings of atoms were met.
     """
 
     basis: Basis
@@ -45,6 +48,7 @@ class Domain:
     n_neighbors: float
     spin: SpinKind = "none"
     time_reversal: bool = True
+    coverage: Coverage | None = None
 
     def __post_init__(self) -> None:
         if self.spin not in get_args(SpinKind):

@@ -7,11 +7,12 @@ functions) and to judge it (provenance, metrics). Loading executes nothing.
 
 import copy
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -23,15 +24,30 @@ from safetensors.torch import save_file
 
 from ase_hybridham.errors import CheckpointError
 from ase_hybridham.files import written_atomically
+from ase_hybridham.model.card import ModelCard
 from ase_hybridham.model.cascade import Cascade, Domain, Stage
 from ase_hybridham.model.config import ModelConfig
+from ase_hybridham.model.coverage import Coverage
 from ase_hybridham.model.gradient import block_derivatives
 from ase_hybridham.system import Basis, PairBlocks, PairList
 from ase_hybridham.system.lcao import PotentialReference, SpinKind
 
-__all__ = ["SUFFIX", "TrainedModel", "find_model", "load_model", "read_metadata", "save_model", "select_device"]
+__all__ = [
+    "SUFFIX",
+    "Precision",
+    "TrainedModel",
+    "find_model",
+    "load_model",
+    "read_metadata",
+    "save_model",
+    "select_device",
+]
+
+logger = logging.getLogger(__name__)
 
 SUFFIX, SCHEMA = ".hham", 2
+Precision = Literal["float32", "float16"]
+BULK = 4000  # numbers: the few large weights are 4/5 of a network and bear rounding; read-outs and norms do not
 PROBE_VALUES, PROBE_TOLERANCE = 8, 1e-6
 MODELS_VARIABLE = "HYBRIDHAM_MODELS"
 # what building a network from metadata that make no sense may raise
@@ -51,12 +67,16 @@ class TrainedModel:
         Data set hash, code, functional, k-mesh: plain JSON types.
     metrics : mapping
         Errors on the validation and test sets, as training found them.
+    card : ModelCard, optional
+        Of a model for other people.
     """
 
     cascade: Cascade
     potential_reference: PotentialReference = "unknown"
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    card: ModelCard | None = None
+    _warned: bool = field(default=False, init=False, repr=False, compare=False)
 
     @property
     def basis(self) -> Basis:
@@ -193,6 +213,16 @@ class TrainedModel:
         flat = self.derivatives(atoms, displacements.reshape(-1, len(atoms), 3), pairs, stage, spin=spin)
         return [flat[3 * n : 3 * n + 3] for n in range(len(moved))]
 
+    def outside(self, atoms: Atoms, pairs: PairList | None = None) -> list[str]:
+        """In which respects a structure lies outside of the training set, in words; see `Coverage`.
+
+        Empty if in none, or if the checkpoint does not know its training set.
+        """
+        coverage = self.cascade.domain.coverage
+        if coverage is None:
+            return []
+        return coverage.outside(PairList.from_atoms(atoms, self.basis.cutoffs()) if pairs is None else pairs)
+
     def _operator(self, spin: int | None) -> int:
         """Which operator of `hamiltonian` is meant."""
         n_operators = self.cascade.vocabulary.n_operators
@@ -203,7 +233,7 @@ class TrainedModel:
         return spin or 0
 
     def _known_pairs(self, atoms: Atoms, pairs: PairList | None) -> PairList:
-        """The pairs, if the network knows their elements."""
+        """The pairs, if the network knows their elements; a word, once, if it knows them from other surroundings."""
         self.cascade.vocabulary.species_of(atoms.get_atomic_numbers())
         pairs = PairList.from_atoms(atoms, self.basis.cutoffs()) if pairs is None else pairs
         strangers = self.cascade.scale1.never_met(pairs)
@@ -212,12 +242,33 @@ class TrainedModel:
                 f"model: no {chemical_symbols[strangers[0]]}-{chemical_symbols[strangers[1]]} pair was in its training "
                 "set, the structure has some; train on data where these elements meet"
             )
+        if not self._warned and (strange := self.outside(atoms, pairs)):
+            self._warned = True
+            logger.warning("model: not trained for %s; expect larger errors (said once)", "; nor for ".join(strange))
         return pairs
 
 
-def save_model(path: str | Path, model: TrainedModel) -> None:
-    """Write a checkpoint, atomically."""
-    cascade = model.cascade
+def save_model(path: str | Path, model: TrainedModel, precision: Precision | None = None) -> None:
+    """Write a checkpoint, atomically.
+
+    Parameters
+    ----------
+    path : str or Path
+    model : TrainedModel
+    precision : {"float32", "float16"}, optional
+        Of the weights in the file, whose network is that of the rounded weights; by default that of the model.
+        float16 is for weights of thousands of numbers, all others are float32.
+
+    Raises
+    ------
+    ValueError
+        If a weight is too large for float16.
+    """
+    tensors, cascade = _tensors(model.cascade, precision), model.cascade
+    if precision is not None:
+        cascade = copy.deepcopy(cascade)
+        cascade.load_state_dict(tensors)
+    coverage = cascade.domain.coverage
     metadata = {
         "schema": SCHEMA,
         "config": cascade.config.model_dump(by_alias=True),
@@ -226,15 +277,32 @@ def save_model(path: str | Path, model: TrainedModel) -> None:
         "n_neighbors": cascade.domain.n_neighbors,
         "spin": cascade.domain.spin,
         "time_reversal": cascade.domain.time_reversal,
+        "coverage": None if coverage is None else coverage.to_dict(),
         "hybrid": cascade.hybrid,
         "potential_reference": model.potential_reference,
         "provenance": dict(model.provenance),
         "metrics": dict(model.metrics),
+        "card": None if model.card is None else model.card.model_dump(mode="json"),
         "probe": _probe(cascade),
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in cascade.state_dict().items()}
     with written_atomically(path) as temporary:
         save_file(tensors, temporary, metadata={"hybridham": json.dumps(metadata)})
+
+
+def _tensors(cascade: Cascade, precision: Precision | None) -> dict[str, torch.Tensor]:
+    """The state as it is stored."""
+    if precision not in (None, *get_args(Precision)):
+        raise ValueError(f"precision: expected {' or '.join(get_args(Precision))}, got {precision!r}")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in cascade.state_dict().items()}
+    if precision is None:
+        return tensors
+    tensors = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    large = [name for name, weight in cascade.named_parameters() if weight.numel() >= BULK]
+    for name in large if precision == "float16" else []:
+        tensors[name] = tensors[name].half()
+        if not torch.isfinite(tensors[name]).all():
+            raise ValueError(f"{name}: has weights too large for float16; store float32")
+    return tensors
 
 
 def find_model(name: str | Path) -> Path:
@@ -343,6 +411,7 @@ def load_model(path: str | Path, device: str = "auto", dtype: str = "float64") -
             metadata["n_neighbors"],
             metadata["spin"],
             metadata.get("time_reversal", True),
+            Coverage.from_dict(metadata["coverage"]) if metadata.get("coverage") else None,
         )
         cascade = Cascade(config, domain)
         with safe_open(path, framework="pt") as file:
@@ -352,7 +421,8 @@ def load_model(path: str | Path, device: str = "auto", dtype: str = "float64") -
             if not torch.isfinite(tensor).all() and not (name.endswith(".knots") and not tensor.isnan().any()):
                 raise ValueError(f"{name} is not finite")
         provenance, metrics = dict(metadata["provenance"]), dict(metadata["metrics"])
-        model = TrainedModel(cascade, metadata["potential_reference"], provenance, metrics)
+        card = ModelCard(**metadata["card"]) if metadata.get("card") else None
+        model = TrainedModel(cascade, metadata["potential_reference"], provenance, metrics, card)
         same = np.allclose(_probe(cascade), metadata["probe"], rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE)
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:200]

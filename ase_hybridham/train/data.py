@@ -12,7 +12,7 @@ from torch_geometric.data import Batch
 from tqdm import tqdm
 
 from ase_hybridham.errors import FormatError
-from ase_hybridham.model import Cascade, Domain, PairGraph, Stage1Output, turn_components
+from ase_hybridham.model import Cascade, Coverage, Domain, PairGraph, Stage1Output, turn_components
 from ase_hybridham.store import DataSet
 from ase_hybridham.symmetry import time_reversal_error, wigner_D
 from ase_hybridham.system import LCAOSystem
@@ -32,7 +32,7 @@ REACH_MARGIN = 0.05  # angstrom
 
 
 def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
-    """Basis, longest pair, average number of neighbors and spin of some structures of a data set.
+    """Basis, longest pair, average number of neighbors, coverage and spin of some structures of a data set.
 
     The basis has the elements of these structures only: of others the network would learn nothing. Spinors that
     obey time reversal to 1e-4 eV are non-magnetic: the network then obeys it exactly, with half the outputs. A
@@ -61,11 +61,12 @@ def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
             f"convert again with --valence {'=? '.join(unknown)}=?"
         )
     n_neighbors = n_hoppings / sum(p.n_atoms for p in pairs)
+    domain = Domain(basis, reach, n_neighbors, coverage=Coverage.of(pairs))
     if data.spin == "none":
-        return Domain(basis, reach, n_neighbors)
+        return domain
     if data.spin == "collinear":
         _tell_moments(data, names)
-        return Domain(basis, reach, n_neighbors, "collinear")
+        return replace(domain, spin="collinear")
     magnetic = [name for name in names if time_reversal_error(data[name].hamiltonian[0]) > NON_MAGNETIC]
     if magnetic:
         logger.warning(
@@ -76,7 +77,7 @@ def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
             len(names),
             magnetic[0],
         )
-    return Domain(basis, reach, n_neighbors, "spinor", not magnetic)
+    return replace(domain, spin="spinor", time_reversal=not magnetic)
 
 
 def majority_up(system: LCAOSystem) -> LCAOSystem:
