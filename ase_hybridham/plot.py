@@ -4,21 +4,33 @@ Figures are made without pyplot: no window, no change of the backend a person ha
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase.spectrum.band_structure import BandStructure
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from ase_hybridham.files import written_atomically
-from ase_hybridham.system import Decay, DecayRow
+from ase_hybridham.structures import Independence
+from ase_hybridham.system import AtomBasis, Decay, DecayRow, OrbitalMap
+from ase_hybridham.system.orbital_map import shell_names
 
-__all__ = ["new_axes", "plot_bands", "plot_hamiltonian_decay", "save_figure"]
+__all__ = [
+    "check_format",
+    "new_axes",
+    "plot_bands",
+    "plot_hamiltonian_decay",
+    "plot_independence",
+    "plot_learning",
+    "plot_orbital_map",
+    "save_figure",
+]
 
 RESOLUTION = 200  # dots per inch
 REFERENCE_STYLE: dict[str, Any] = {"color": "0.55", "linewidth": 2.6, "linestyle": "-", "zorder": 2.0}
@@ -50,11 +62,22 @@ def save_figure(ax: Axes, path: str | Path) -> None:
     """
     figure, path = ax.get_figure(root=True), Path(path)
     assert figure is not None
-    known = figure.canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in known:
-        raise ValueError(f"{path}: expected a suffix of {', '.join(sorted(known))}, got {path.suffix!r}")
+    check_format(path)
     with written_atomically(path) as temporary:
         figure.savefig(temporary, dpi=RESOLUTION, format=path.suffix[1:].lower())
+
+
+def check_format(path: str | Path) -> None:
+    """Whether `save_figure` can write such a file: asked before long work.
+
+    Raises
+    ------
+    ValueError
+        If matplotlib does not know the format.
+    """
+    known = Figure().canvas.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in known:
+        raise ValueError(f"{path}: expected a suffix of {', '.join(sorted(known))}, got {Path(path).suffix!r}")
 
 
 def plot_bands(
@@ -152,6 +175,92 @@ def plot_hamiltonian_decay(hamiltonian: Decay, overlap: Decay | None = None, *, 
         title_fontsize="small",
         fontsize="small",
     )
+    return ax
+
+
+def plot_orbital_map(errors: OrbitalMap, *, title: str = "", unit: str = "meV") -> list[Axes]:
+    """Mean |M| of every two orbitals, on-site panels above hoppings, one for every pair of elements.
+
+    Parameters
+    ----------
+    errors : OrbitalMap
+    title : str
+        Of the figure.
+    unit : str
+        Of M.
+
+    Returns
+    -------
+    list of matplotlib Axes
+        Of a new figure, in the order of the panels of `errors`.
+    """
+    kinds = [[p for p in errors.panels.values() if p.kind == kind] for kind in ("onsite", "hopping")]
+    rows = [panels for panels in kinds if panels]
+    n_columns = max(len(panels) for panels in rows)
+    figure = Figure(figsize=(0.5 + 3.1 * n_columns, 0.4 + 2.9 * len(rows)), dpi=RESOLUTION, layout="constrained")
+    grid = figure.subplots(len(rows), n_columns, squeeze=False)
+    figure.suptitle(title, fontsize="medium")
+    axes = []
+    for panels, places in zip(rows, grid, strict=True):
+        largest = max(float(panel.mean.max()) for panel in panels) or 1.0  # one scale for a row
+        for panel, ax in zip(panels, places, strict=False):
+            image = ax.imshow(panel.mean, cmap="magma_r", vmin=0.0, vmax=largest, interpolation="nearest")
+            kind = "on-site" if panel.kind == "onsite" else panel.kind
+            ax.set_title(f"{panel.pair} {kind}, mean {panel.mean.mean():.3g}", fontsize="small")
+            _mark_shells(ax.xaxis, ax.axvline, panel.columns)
+            _mark_shells(ax.yaxis, ax.axhline, panel.rows)
+            axes.append(ax)
+        for ax in places[len(panels) :]:
+            ax.set_axis_off()
+        figure.colorbar(image, ax=places[: len(panels)].tolist(), label=unit, shrink=0.85)
+    return axes
+
+
+def _mark_shells(axis: Axis, line: Callable[..., object], atom: AtomBasis) -> None:
+    """Names of shells along an axis of orbitals, and thin lines between them."""
+    axis.set_ticks([0.5 * (part.start + part.stop - 1) for part in atom.slices], shell_names(atom))
+    axis.set_tick_params(length=0, labelsize="small")
+    for part in atom.slices[1:]:
+        line(part.start - 0.5, color="0.75", linewidth=0.5)
+
+
+def plot_independence(report: Independence, *, ax: Axes | None = None) -> Axes:
+    """Share of pairs whose atoms move against each other, against distance; the crystal's own cell in gray."""
+    ax = new_axes() if ax is None else ax
+    x = [0.5 * (row.start + row.end) for row in report.rows]
+    width = report.rows[0].end - report.rows[0].start
+    ax.bar(x, [100 * row.independent for row in report.rows], 0.9 * width, color=PAIR_COLORS[0], label="structures")
+    own = [(d, 100 * row.crystal) for d, row in zip(x, report.rows, strict=True) if row.crystal is not None]
+    ax.bar([d for d, _ in own], [share for _, share in own], 0.4 * width, color="0.75", label="crystal")
+    ax.set_xlabel(r"distance ($\mathrm{\AA}$)")
+    ax.set_ylabel("pairs that move independently (%)")
+    ax.set_ylim(0, 105)
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False)
+    return ax
+
+
+def plot_learning(
+    curves: Mapping[str, Sequence[tuple[float, float]]], *, goal: float | None = None, ax: Axes | None = None
+) -> Axes:
+    """Validation MAE in meV against the number of structures computed; a line for the MAE that is wanted.
+
+    Parameters
+    ----------
+    curves : mapping
+        Name -> (number of structures, MAE in meV), ascending.
+    goal : float, optional
+        meV.
+    """
+    ax = new_axes() if ax is None else ax
+    for (name, points), color in zip(curves.items(), PAIR_COLORS, strict=False):
+        ax.plot(*zip(*points, strict=True), color=color, linewidth=1.4, marker="o", markersize=4, label=name)
+    if goal is not None:
+        ax.axhline(goal, color="0.4", linewidth=0.9, linestyle="--")
+    ax.set_yscale("log")
+    ax.set_xlabel("structures computed with DFT")
+    ax.set_ylabel("validation MAE of H (meV)")
+    if len(curves) > 1:
+        ax.legend(frameon=False)
     return ax
 
 

@@ -13,6 +13,7 @@ __all__ = ["main"]
 
 # command -> first line of its help; the module of the same name (with _ for -) has add_arguments(parser) and run(args)
 COMMANDS = {
+    "sample": "structures worth computing: supercells of a crystal, strained, slid, displaced",
     "dft": "run DFT on structures and store H and S in a data set",
     "convert": "other programs' files to a data set",
     "check": "whether data are what they say: conventions, units, symmetries, electrons",
