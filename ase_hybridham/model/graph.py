@@ -18,7 +18,7 @@ from ase_hybridham.model.vocabulary import Vocabulary
 from ase_hybridham.symmetry import AnyDirectSum, alignment_matrices
 from ase_hybridham.system import PairBlocks, PairList
 
-__all__ = ["PairGraph", "blocks_from_components", "turn_components"]
+__all__ = ["PairGraph", "blocks_from_components", "components_of", "turn_components"]
 
 
 class PairGraph(Data):
@@ -37,6 +37,8 @@ class PairGraph(Data):
     edge_target, node_target : Tensors, shape (E, size) and (N, size), eV
         Direct-sum components of hoppings (in the frame of the edge) and on-site blocks (lab), zero-padded;
         only in graphs made for training.
+    edge_overlap, node_overlap : Tensors, of the same shapes
+        The same of S, for each spin; only in graphs whose gauge is to be free.
     """
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -71,25 +73,23 @@ class PairGraph(Data):
         vocabulary: Vocabulary,
         lmax: int,
         dtype: torch.dtype = torch.float32,
+        *,
+        overlap: PairBlocks | None = None,
     ) -> "PairGraph":
-        """The graph of the pairs of a Hamiltonian that carries it as target: one operator, or up and down."""
+        """The graph of the pairs of a Hamiltonian that carries it as target: one operator, or up and down.
+
+        Given S on the same pairs, without spin, the graph carries that, too.
+        """
         if len(hamiltonian) != vocabulary.n_operators:
             raise ValueError(f"hamiltonian: expected {vocabulary.n_operators} operator(s), got {len(hamiltonian)}")
         pairs = hamiltonian[0].pairs
         graph = cls.from_pairs(pairs, vocabulary, lmax, dtype)
-        frames = [
-            torch.from_numpy(f) for f in alignment_matrices(pairs.vectors, vocabulary.lmax)
-        ]  # self pairs: the lab
-        values = torch.zeros(len(pairs), vocabulary.size, dtype=torch.float64)
-        for (elements, rows, blocks), *others in zip(*(h.groups() for h in hamiltonian), strict=True):
-            direct_sum = vocabulary.direct_sum(elements)
-            if others:
-                blocks = np.stack([blocks, *(stack for _, _, stack in others)], axis=1)
-            components = torch.from_numpy(np.ascontiguousarray(direct_sum.to_sum(blocks).real))
-            turned = turn_components(components, direct_sum, [frame[rows] for frame in frames])
-            values[rows, : direct_sum.size] = turned
-        graph.node_target = values[pairs.onsite].to(dtype)
-        graph.edge_target = values[pairs.hopping].to(dtype)
+        values = components_of(hamiltonian, vocabulary)
+        graph.node_target, graph.edge_target = (values[rows].to(dtype) for rows in (pairs.onsite, pairs.hopping))
+        if overlap is not None:
+            spins = [overlap.to_spinor() if vocabulary.spin == "spinor" else overlap] * len(hamiltonian)
+            values = components_of(spins, vocabulary)
+            graph.node_overlap, graph.edge_overlap = (values[rows].to(dtype) for rows in (pairs.onsite, pairs.hopping))
         return graph
 
     def frames(self, lmax: int) -> "EdgeFrames":
@@ -114,6 +114,23 @@ def turn_components(
             parts.append(torch.bmm(part, turn).flatten(1))
             columns.append(index)
     return torch.cat(parts, dim=1).index_select(1, torch.argsort(torch.cat(columns)))
+
+
+def components_of(operators: Sequence[PairBlocks], vocabulary: Vocabulary) -> Tensor:
+    """Direct-sum components, shape (n_pairs, size), float64: on-site in the lab, hoppings in the frames of the edges.
+
+    Inverse of `blocks_from_components`.
+    """
+    pairs = operators[0].pairs
+    frames = [torch.from_numpy(f) for f in alignment_matrices(pairs.vectors, vocabulary.lmax)]  # self pairs: the lab
+    values = torch.zeros(len(pairs), vocabulary.size, dtype=torch.float64)
+    for (elements, rows, blocks), *others in zip(*(h.groups() for h in operators), strict=True):
+        direct_sum = vocabulary.direct_sum(elements)
+        if others:
+            blocks = np.stack([blocks, *(stack for _, _, stack in others)], axis=1)
+        components = torch.from_numpy(np.ascontiguousarray(direct_sum.to_sum(blocks).real))
+        values[rows, : direct_sum.size] = turn_components(components, direct_sum, [frame[rows] for frame in frames])
+    return values
 
 
 def blocks_from_components(

@@ -15,7 +15,7 @@ from ase_hybridham.errors import FormatError
 from ase_hybridham.model import Cascade, Coverage, Domain, PairGraph, Stage1Output, turn_components
 from ase_hybridham.store import DataSet
 from ase_hybridham.symmetry import time_reversal_error, wigner_D
-from ase_hybridham.system import LCAOSystem
+from ase_hybridham.system import LCAOSystem, PairBlocks
 
 __all__ = ["add_stage1", "batches", "domain_of", "graphs_of", "majority_up", "rotated", "stage1_output"]
 
@@ -130,18 +130,30 @@ def _tell_moments(data: DataSet, names: Sequence[str]) -> None:
         )
 
 
-def graphs_of(data: DataSet, names: Sequence[str], cascade: Cascade, *, progress: bool = False) -> list[PairGraph]:
+def graphs_of(
+    data: DataSet, names: Sequence[str], cascade: Cascade, *, overlap: bool = False, progress: bool = False
+) -> list[PairGraph]:
     """Graphs with targets in the dtype and on the device of the network; up is the majority, see `majority_up`.
+
+    With `overlap` they carry S, too.
 
     Raises
     ------
     FormatError
         If a Hamiltonian is not finite, or breaks the time reversal that the network obeys.
+    ValueError
+        If S is wanted and unknown.
     """
     graphs = []
     with tqdm(names, desc="structures", leave=False, disable=None if progress else True) as bar:
         for name in bar:
-            operators = majority_up(data[name]).hamiltonian
+            system = majority_up(data[name])
+            operators, S = system.hamiltonian, system.overlap
+            if overlap and S is None and not data.basis.orthogonal:
+                raise ValueError(
+                    f"{data.path}: structure {name} has no overlap, which gauge_free and shift_weight need; add it "
+                    "(`hybridham overlap`), or train without them"
+                )
             if not all(np.isfinite(h.values).all() for h in operators):
                 raise FormatError(
                     f"{data.path}: the Hamiltonian of structure {name} is not finite; leave it out of the splits"
@@ -152,9 +164,18 @@ def graphs_of(data: DataSet, names: Sequence[str], cascade: Cascade, *, progress
                     f"{data.path}: structure {name}: expected time reversal as in the training split, H breaks it by "
                     f"{error:.2g} eV; leave it out of the splits"
                 )
-            graph = PairGraph.with_targets(operators, cascade.vocabulary, cascade.lmax, cascade.dtype)
+            S = (_unity(operators[0]) if S is None else S) if overlap else None
+            graph = PairGraph.with_targets(operators, cascade.vocabulary, cascade.lmax, cascade.dtype, overlap=S)
             graphs.append(graph.to(cascade.device))
     return graphs
+
+
+def _unity(like: PairBlocks) -> PairBlocks:
+    """S of an orthogonal basis."""
+    S = PairBlocks.zeros(like.pairs, like.basis)
+    for p in range(like.pairs.n_atoms):
+        np.fill_diagonal(S.block(p), 1.0)
+    return S
 
 
 def batches(graphs: Sequence[PairGraph], size: int, rng: np.random.Generator | None = None) -> Iterator[PairGraph]:

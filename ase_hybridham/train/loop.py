@@ -61,8 +61,9 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         if not valid_names:
             raise ValueError(f"{data.path}: the split 'val' is empty; the best epoch is chosen on it")
         cascade = Cascade(config.model, domain_of(data, names)).to(select_device(config.device))
-        graphs = graphs_of(data, names, cascade, progress=progress)
-        valid = graphs_of(data, valid_names, cascade, progress=progress)
+        overlap = config.phase1.needs_overlap or config.phase2.needs_overlap
+        graphs = graphs_of(data, names, cascade, overlap=overlap, progress=progress)
+        valid = graphs_of(data, valid_names, cascade, overlap=overlap, progress=progress)
         first, references = data[names[0]], {data[name].potential_reference for name in names}
         provenance = {
             "data": {

@@ -11,7 +11,7 @@ from ase_hybridham.model import Cascade, PairGraph, turn_components
 from ase_hybridham.symmetry import AnyDirectSum
 from ase_hybridham.train.config import PhaseConfig
 from ase_hybridham.train.data import batches, rotated, stage1_output
-from ase_hybridham.train.loss import Loss
+from ase_hybridham.train.loss import Loss, shifts, without_shift
 from ase_hybridham.train.optimizer import optimizer_of
 from ase_hybridham.train.schedule import AveragedWeights, LearningRate
 
@@ -78,7 +78,7 @@ class Phase:
     ) -> None:
         self.config, self.module, self.task, self.cascade = config, module, task, cascade
         self.train_graphs, self.valid_graphs, self.seed, self.augment = train, valid, seed, augment
-        self.loss = Loss(config, cascade.vocabulary)
+        self.loss = Loss(config, cascade.vocabulary, cascade.scale1 if module is cascade.stage1 else cascade.scale2)
         parameters = [p for p in module.parameters() if p.requires_grad]
         n_steps = config.epochs * -(-len(train) // config.batch_size)
         self.optimizer = optimizer_of(config, parameters, cascade.device)
@@ -126,11 +126,17 @@ class Phase:
 
     @torch.no_grad()
     def error(self) -> float:
-        """MAE_all of the validation split in meV: mean over structures, elements of the blocks in the lab."""
+        """MAE_all of the validation split in meV: mean over structures, elements of the blocks in the lab.
+
+        Gauge-free where the loss is: zeros of energy that mean nothing must not choose the best epoch.
+        """
         errors = []
         for graph in batches(self.valid_graphs, 1):
             node, edge = self.task(graph)
-            errors.append(_lab_mae(node - graph.node_target, edge - graph.edge_target, graph, self.cascade))
+            node, edge = node - graph.node_target, edge - graph.edge_target
+            if self.config.gauge_free:
+                node, edge = without_shift(node, edge, graph, shifts(node, edge, graph))
+            errors.append(_lab_mae(node, edge, graph, self.cascade))
         return MEV * float(np.mean(errors))
 
     def keep_best(self) -> None:
