@@ -32,6 +32,8 @@ class PairGraph(Data):
     reverse : LongTensor, shape (E,)
     element_pair : LongTensor, shape (E,)
     distance : Tensor, shape (E,), angstrom
+    density : Tensor, shape (1, n_species), 1/angstrom^3
+        Atoms of each element by the volume of the cell.
     align_l : Tensors, shape (E, 2l+1, 2l+1), l = 1 .. lmax
         Edge frame <- lab.
     edge_target, node_target : Tensors, shape (E, size) and (N, size), eV
@@ -53,12 +55,14 @@ class PairGraph(Data):
         """The graph of a pair list with the frames of its edges."""
         species = vocabulary.species_of(pairs.numbers)
         i, j = pairs.i[pairs.hopping], pairs.j[pairs.hopping]
+        density = np.bincount(species, minlength=vocabulary.n_species) / pairs.volume
         graph = cls(
             species=torch.from_numpy(species),
             edge_index=torch.from_numpy(np.stack([i, j])),
             reverse=torch.from_numpy(pairs.reverse[pairs.hopping] - pairs.n_atoms),
             element_pair=torch.from_numpy(species[i] * vocabulary.n_species + species[j]),
             distance=torch.from_numpy(pairs.distances[pairs.hopping]).to(dtype),
+            density=torch.from_numpy(density)[None].to(dtype),
             num_nodes=len(species),
         )
         frames = alignment_matrices(pairs.vectors[pairs.hopping], lmax)

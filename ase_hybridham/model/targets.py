@@ -3,7 +3,7 @@
 Hoppings: h_c(d) = mean_c(d) + sigma_c(d) * output per element pair, part of the direct sum and |m|, smooth
 in the distance d; only natural m = 0 components have a mean. On-site blocks: a mean for scalars and one
 standard deviation per part. Neither depends on the orientation. Unscaled, on-site blocks and nearest
-neighbors would dominate the loss.
+neighbors would dominate the loss. To both comes what depends on the cell (`cellzero`).
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor, nn
 
+from ase_hybridham.model.cellzero import CellZero
 from ase_hybridham.model.graph import PairGraph
 from ase_hybridham.model.linear import row_types
 from ase_hybridham.model.vocabulary import Vocabulary
@@ -62,12 +63,17 @@ class TargetScale(nn.Module):
         self.register_buffer("log_sigma", log_sigma)
         self.register_buffer("node_mean", torch.zeros(n_species, size, dtype=torch.float64))
         self.register_buffer("node_sigma", torch.ones(n_species, size, dtype=torch.float64))
+        self.zero = CellZero(vocabulary)
 
     def forward(self, graph: PairGraph, node_out: Tensor, edge_out: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs of a network in eV: on-site (N, size) and hopping (E, size) components."""
         node = self.node_mean[graph.species] + self.node_sigma[graph.species] * node_out
         mean, sigma = self.edge_statistics(graph)
-        return node, mean + sigma * edge_out
+        edge = mean + sigma * edge_out
+        if self.zero.is_active:
+            node_zero, edge_zero = self.zero(graph)
+            return node + node_zero, edge + edge_zero
+        return node, edge
 
     def set_unit(self) -> None:
         """No mean and a sigma of 1 eV: outputs are matrix elements, as where nothing is scaled."""
@@ -118,13 +124,16 @@ class TargetScale(nn.Module):
             With `node_target` and `edge_target` in eV.
         centered : bool
             Whether there are means; residuals of a first stage have none left.
+
+        What depends on the cell is taken off first.
         """
         if not graphs:
             raise ValueError("target scale: expected at least one structure to fit to, got none")
         species = torch.cat([g.species for g in graphs]).cpu().numpy()
-        nodes = torch.cat([g.node_target for g in graphs]).double().cpu().numpy()
+        targets = [self._without_zero(g) for g in graphs]
+        nodes = torch.cat([node for node, _ in targets]).double().cpu().numpy()
         pair = torch.cat([g.element_pair for g in graphs]).cpu().numpy()
-        edges = torch.cat([g.edge_target for g in graphs]).double().cpu().numpy()
+        edges = torch.cat([edge for _, edge in targets]).double().cpu().numpy()
         distance = torch.cat([g.distance for g in graphs]).double().cpu().numpy()
         for s in range(self.vocabulary.n_species):
             if (species == s).any():
@@ -133,6 +142,12 @@ class TargetScale(nn.Module):
         for t, (a, b) in enumerate(self.vocabulary.element_pairs):
             if a <= b and (pair == t).any():
                 self._fit_pair(t, distance[pair == t], edges[pair == t], centered)
+
+    def _without_zero(self, graph: PairGraph) -> tuple[Tensor, Tensor]:
+        if not self.zero.is_active:
+            return graph.node_target, graph.edge_target
+        node, edge = self.zero(graph)
+        return graph.node_target - node, graph.edge_target - edge
 
     def _onsite_statistics(self, values: NDArray, s: int, centered: bool) -> tuple[NDArray, NDArray]:
         direct_sum = self.vocabulary.targets[self.vocabulary.onsite_pair(s)].direct_sum

@@ -46,6 +46,8 @@ class PairList:
         r_j + R.A - r_i in angstrom.
     reverse : array of int, shape (n_pairs,)
         Index of (j, i, -R).
+    volume : float
+        Of the cell, angstrom^3; infinite where the atoms have no cell in some direction.
 
     Use `from_atoms` or `from_indices`, which order and check.
     """
@@ -56,6 +58,7 @@ class PairList:
     shifts: NDArray[np.int64]
     vectors: NDArray[np.float64]
     reverse: NDArray[np.int64]
+    volume: float = np.inf
 
     @classmethod
     def from_atoms(cls, atoms: Atoms, cutoff: float | Mapping[int, float]) -> "PairList":
@@ -132,7 +135,8 @@ class PairList:
         position = np.empty(len(order), dtype=np.int64)
         position[order] = np.arange(len(order))
         vectors = pair_vectors(atoms, all_i, all_j, all_r)
-        pairs = cls(atoms.get_atomic_numbers().astype(np.int64), all_i, all_j, all_r, vectors, reverse)
+        numbers, volume = atoms.get_atomic_numbers().astype(np.int64), float(atoms.cell.volume)
+        pairs = cls(numbers, all_i, all_j, all_r, vectors, reverse, volume or np.inf)
         return pairs, position[:n_given]
 
     def __len__(self) -> int:
