@@ -20,6 +20,7 @@ COMMANDS = {
     "info": "what a data set, a structure or a checkpoint holds",
     "train": "train both stages on a data set",
     "evaluate": "errors of a checkpoint on a data set, in meV",
+    "pack": "a checkpoint for other people: small, with its card and measured errors",
     "bands": "band structure of a checkpoint, a data set or another program's files",
     "predict": "H of a structure from a checkpoint, written for this package or for DeepH's tools",
     "overlap": "S of a structure from its basis functions, with no DFT program, for DeepH's tools",

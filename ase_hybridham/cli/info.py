@@ -288,6 +288,8 @@ def _without_numbers(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checkpoint_text(source: str, metadata: dict[str, Any]) -> str:
+    from ase_hybridham.cli.card import card_text, coverage_text
+
     stage1, stage2 = metadata["config"]["stage1"], metadata["config"]["stage2"]
     lines = [f"{source}: {'both stages' if metadata['hybrid'] else 'stage 1 only'}, spin {metadata['spin']}"]
     programs: dict[str, str | None] = {}
@@ -307,6 +309,10 @@ def _checkpoint_text(source: str, metadata: dict[str, Any]) -> str:
     data = metadata["provenance"].get("data", {})
     if data:
         lines.append(f"trained on {data.get('n_train')} structures of data set {str(data.get('hash'))[:16]}")
+    if coverage := metadata.get("coverage"):
+        lines += coverage_text(coverage)
+    if card := metadata.get("card"):
+        lines += card_text(card)
     return "\n".join(lines)
 
 

@@ -50,6 +50,7 @@ Precision = Literal["float32", "float16"]
 BULK = 4000  # numbers: the few large weights are 4/5 of a network and bear rounding; read-outs and norms do not
 PROBE_VALUES, PROBE_TOLERANCE = 8, 1e-6
 MODELS_VARIABLE = "HYBRIDHAM_MODELS"
+PACKAGED = Path(__file__).parent.parent / "data"
 # what building a network from metadata that make no sense may raise
 DAMAGE = (SafetensorError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -244,7 +245,8 @@ class TrainedModel:
             )
         if not self._warned and (strange := self.outside(atoms, pairs)):
             self._warned = True
-            logger.warning("model: not trained for %s; expect larger errors (said once)", "; nor for ".join(strange))
+            more = f", and {len(strange) - 1} more" if len(strange) > 1 else ""
+            logger.warning("model: not trained for %s%s; expect larger errors (said once)", strange[0], more)
         return pairs
 
 
@@ -323,7 +325,7 @@ def find_model(name: str | Path) -> Path:
     if path.suffix == SUFFIX or path.name != str(name):
         raise CheckpointError(f"{name}: no such file; `hybridham train` makes checkpoints")
     folders = [Path(os.environ[MODELS_VARIABLE])] if os.environ.get(MODELS_VARIABLE) else []
-    folders.append(Path(__file__).parent.parent / "data")
+    folders.append(PACKAGED)
     for folder in folders:
         candidate = folder / f"{name}{SUFFIX}"
         if candidate.is_file():

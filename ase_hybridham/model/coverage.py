@@ -73,7 +73,7 @@ class Coverage:
 
     def outside(self, pairs: PairList) -> list[str]:
         """What of a structure the training set had not, the worst case of each kind in words; empty if nothing."""
-        return [*self._strange_pairs(pairs), *self._strange_atoms(pairs)]
+        return [*self._strange_pairs(pairs), *self._strange_atoms(pairs)] if pairs.n_atoms else []
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; lengths in angstrom."""
@@ -104,12 +104,13 @@ class Coverage:
             low, high = np.array(self.distances[elements]).T
             after = np.searchsorted(high, d)  # the first interval that does not end below
             before = np.append(-np.inf, high)[after]
-            # longer than the longest is a matter of the cutoff
-            away = np.where(after < len(low), np.minimum(np.append(low, np.inf)[after] - d, d - before), 0.0)
+            beyond = np.append(low, np.inf)[after]
+            away = np.minimum(beyond - d, d - before)
             p = int(np.argmax(away))
             if away[p] > MARGIN:
-                i, j, end = pairs.i[rows[p]], pairs.j[rows[p]], low[after[p]]
-                where = f"between {before[p]:.2f} and {end:.2f}" if after[p] else f"below {end:.2f}"
+                i, j, start, end = pairs.i[rows[p]], pairs.j[rows[p]], before[p], beyond[p]
+                where = f"between {start:.2f} and {end:.2f}" if np.isfinite(start) else f"below {end:.2f}"
+                where = where if np.isfinite(end) else f"above {start:.2f}"
                 yield f"{elements} at {d[p]:.2f} A (atoms {i} and {j}), where none is {where}"
             bonds = _bonded(pairs, rows)
             if bonds.any() and elements in self.bond_length:

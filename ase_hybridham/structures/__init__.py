@@ -4,6 +4,7 @@ from ase_hybridham.structures.independence import DistanceRow, Independence, ind
 from ase_hybridham.structures.layers import Layers, layers_of
 from ase_hybridham.structures.sampling import random_graphene
 from ase_hybridham.structures.shapes import supercell_shapes
+from ase_hybridham.structures.twisted import twisted_bilayer
 from ase_hybridham.structures.variations import Variation, Varied, variations
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "layers_of",
     "random_graphene",
     "supercell_shapes",
+    "twisted_bilayer",
     "variations",
 ]
