@@ -5,6 +5,7 @@ import pytest
 
 from ase_hybridham.system import PairBlocks, PairList
 from ase_hybridham.train import hamiltonian_error
+from ase_hybridham.train.metrics import block_rms, differences, worst_block
 from tests.model.networks import MIXED, random_hamiltonian, structure
 from tests.train.synthetic import atoms_of, spinful, system_of
 
@@ -108,3 +109,41 @@ def test_keys_carry_their_unit():
     keys = hamiltonian_error(PREDICTED, REFERENCE).to_dict()
     names = ["mae", "onsite_mae", "hopping_mae", "rms", "max", "gauge_free_mae", "shift", "splitting_mae"]
     assert list(keys) == [f"{name}_meV" for name in names]
+
+
+@pytest.mark.parametrize("spinor", [False, True])
+def test_the_worst_block_is_really_the_worst(spinor):
+    reference = random_hamiltonian(ATOMS, MIXED, 0, spinor)
+    predicted = random_hamiltonian(ATOMS, MIXED, 1, spinor)
+    errors = differences(predicted, reference)
+    worst, rms = worst_block("x", errors, [reference]), block_rms(errors)
+    blocks = [errors[0].block(p) for p in range(len(reference.pairs))]
+    parts = [np.concatenate([b.real.ravel(), b.imag.ravel()]) if spinor else b.ravel() for b in blocks]
+    np.testing.assert_allclose(rms, [np.sqrt((numbers**2).mean()) for numbers in parts], rtol=1e-12)
+    p = int(np.argmax(rms))
+    pairs = reference.pairs
+    assert (worst.rms, worst.largest) == pytest.approx((rms.max(), np.abs(parts[p]).max()))
+    assert worst.atoms == (pairs.i[p], pairs.j[p])
+    assert worst.symbols == tuple(ATOMS.symbols[atom] for atom in worst.atoms)
+    assert worst.shift == tuple(pairs.shifts[p])
+    assert worst.distance == pytest.approx(np.linalg.norm(pairs.vectors[p]))
+    block = reference.block(p)
+    norm = np.linalg.norm(block) / np.sqrt(block.size * (2 if spinor else 1))
+    assert worst.reference_rms == pytest.approx(1000 * norm)
+
+
+def test_the_worst_shells_are_found():
+    error = PREDICTED.with_values(1e-4 * PREDICTED.values)
+    p = next(p for p in range(len(PREDICTED.pairs)) if PREDICTED.shape(p) == (8, 9))  # C-Mo
+    error.block(p)[3, 4:] += 2.0  # p1 of C, d1 of Mo
+    worst = worst_block("x", [error], [REFERENCE])
+    assert (worst.symbols, worst.shells) == (("C", "Mo"), ("p1", "d1"))
+    assert worst.shells_rms == pytest.approx(2.0 * np.sqrt(1 / 3), rel=1e-2)
+    assert worst.largest == pytest.approx(2.0, rel=1e-2)
+
+
+def test_up_and_down_share_a_block():
+    zero = 0.0 * REFERENCE
+    errors = [zero.with_values(zero.values + value) for value in (1.0, 7.0)]
+    np.testing.assert_allclose(block_rms(errors), 5.0)
+    assert worst_block("x", errors, [REFERENCE, REFERENCE]).largest == 7.0
