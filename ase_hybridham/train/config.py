@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ase_hybridham.model import ModelConfig, Stage1Config, Stage2Config
 
-__all__ = ["Phase2Config", "PhaseConfig", "TrainConfig", "read_config"]
+__all__ = ["Phase2Config", "PhaseConfig", "TrainConfig", "first_problem", "read_config", "read_options"]
+
+Options = TypeVar("Options", bound=BaseModel)
 
 
 class PhaseConfig(BaseModel):
@@ -20,12 +22,17 @@ class PhaseConfig(BaseModel):
 
     epochs: int = Field(100, ge=0, description="passes over the training split")
     batch_size: int = Field(1, ge=1, description="structures in a step")
+    edges_per_batch: int | None = Field(None, ge=1, description="instead: hoppings in a step, at most")
     optimizer: Literal["adamw", "soap"] = Field("adamw", description="SOAP: Adam in the basis of Shampoo")
     refresh: int = Field(10, ge=1, description="soap: steps between two updates of its bases")
     learning_rate: float = Field(5e-3, gt=0, description="largest of the schedule")
     schedule: Literal["cosine", "plateau"] = "cosine"
     warmup_steps: int = Field(50, ge=0, description="steps until the full rate")
     patience: int = Field(10, ge=1, description="plateau: epochs without progress before the rate is halved")
+    revert_after: int | None = Field(
+        None, ge=1, description="epochs above twice the best error until the best weights return, at 0.8 of the rate"
+    )
+    stop_after: int | None = Field(None, ge=1, description="epochs without progress until the phase ends")
     loss: Literal["smooth_l1", "mse", "mae"] = Field(
         "smooth_l1", description="on direct-sum components; mse is the paper's"
     )
@@ -61,11 +68,16 @@ class TrainConfig(BaseModel):
     output: Path = Field(Path("runs/model"), description="folder of checkpoint, log and training state")
     seed: int = 0
     device: str = "auto"
+    init: str | None = Field(None, description="path or name of the checkpoint that is trained on")
+    precision: Literal["float32", "tf32", "bf16"] = Field("float32", description="of products in the network")
+    memory_GB: float | None = Field(None, gt=0, description="of graphs and cached features; the others lie on disk")
+    tensorboard: bool = Field(False, description="write what log.csv has for TensorBoard, too")
     edges_per_chunk: int | None = Field(
         None,
         ge=1,
         description="stage 1: hoppings evaluated at a time, then again for the derivative: saves memory",
     )
+    cell_zero: dict[str, float] = Field({}, description="c of elements, eV angstrom^3: H carries sum c N/V times S")
     augment: bool = Field(True, description="frame global: every structure is turned at random in every step")
     model: ModelConfig = ModelConfig()
     phase1: PhaseConfig = PhaseConfig()
@@ -75,14 +87,23 @@ class TrainConfig(BaseModel):
     def _symmetric(self) -> "TrainConfig":
         if self.model.stage1.readout == "free":
             raise ValueError("model.stage1.readout: free is for imported networks, H would not be Hermitian")
+        if self.precision != "float32" and self.model.dtype != "float32":
+            raise ValueError(f"precision: {self.precision} is less than float32, model.dtype asks for float64")
         return self
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """The configuration in a YAML file.
+    """The configuration of a training run in a YAML file; see `read_options`."""
+    return read_options(TrainConfig, path, overrides)
+
+
+def read_options(kind: type[Options], path: str | Path, overrides: Sequence[str] = ()) -> Options:
+    """Options of any kind in a YAML file.
 
     Parameters
     ----------
+    kind : class
+        Of pydantic's models: TrainConfig, or LearnConfig, ...
     path : str or Path
         Paths in it are relative to the working folder.
     overrides : sequence of str
@@ -105,9 +126,9 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     for word in overrides:
         _override(entries, word)
     try:
-        return TrainConfig(**entries)
+        return kind(**entries)
     except ValidationError as error:
-        raise ValueError(f"{path}: {_first_problem(error)}") from error
+        raise ValueError(f"{path}: {first_problem(error)}") from error
     except TypeError as error:
         raise ValueError(f"{path}: options must be words ({error})") from error
 
@@ -128,7 +149,8 @@ def _override(entries: dict[str, Any], word: str) -> None:
         raise ValueError(f"override: {word!r} has no readable value") from error
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """One line on what is wrong with options."""
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
@@ -138,4 +160,6 @@ def _first_problem(error: ValidationError) -> str:
         return f"unknown option {key}{f', did you mean {near[0]}' if near else ''}? docs/training.md lists all"
     if problem["type"] == "missing":
         return f"option {key} is missing"
+    if not key:  # a rule of several options, which names them itself
+        return str(problem["ctx"]["error"])
     return f"option {key}: {problem['msg']}, got {problem.get('input')!r}"

@@ -1,14 +1,15 @@
-"""Graphs of a data set's splits, kept in memory; what phase 2 caches; rotated copies."""
+"""Graphs of a data set's splits; what phase 2 caches; rotated copies."""
 
+import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
-from torch_geometric.data import Batch
 from tqdm import tqdm
 
 from ase_hybridham.errors import FormatError
@@ -16,8 +17,18 @@ from ase_hybridham.model import Cascade, Coverage, Domain, PairGraph, Stage1Outp
 from ase_hybridham.store import DataSet
 from ase_hybridham.symmetry import time_reversal_error, wigner_D
 from ase_hybridham.system import LCAOSystem, PairBlocks
+from ase_hybridham.train.batches import Budget, Graphs
 
-__all__ = ["add_stage1", "batches", "domain_of", "graphs_of", "majority_up", "rotated", "stage1_output"]
+__all__ = [
+    "ReadOnce",
+    "add_stage1",
+    "domain_of",
+    "few_of",
+    "graphs_of",
+    "majority_up",
+    "rotated",
+    "stage1_output",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +40,22 @@ COMPENSATED = 1e-3
 MAGNETIC = 0.05  # eV: largest splitting that deserves a word
 # room for structures a little wider than the training set
 REACH_MARGIN = 0.05  # angstrom
+FITTED = 500_000  # hoppings to which scales are fitted: far more than they need, and a gigabyte
+
+
+class ReadOnce(DataSet):
+    """A data set that keeps a structure in memory from the first time it is asked for until the second."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self._kept: dict[str, LCAOSystem] = {}
+
+    def __getitem__(self, name: str) -> LCAOSystem:
+        """As of any data set."""
+        if name in self._kept:
+            return self._kept.pop(name)
+        self._kept[name] = super().__getitem__(name)
+        return self._kept[name]
 
 
 def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
@@ -45,7 +72,14 @@ def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
     """
     if not names:
         raise ValueError(f"{data.path}: the training split is empty; see `hybridham convert --split`")
-    pairs = [data[name].pairs for name in names]
+    pairs, splittings, magnetic = [], {}, []
+    for name in names:
+        system = data[name]
+        pairs.append(system.pairs)
+        if data.spin == "collinear":
+            splittings[name] = _splitting(system)
+        elif data.spin == "spinor" and time_reversal_error(system.hamiltonian[0]) > NON_MAGNETIC:
+            magnetic.append(name)
     n_hoppings = sum(p.n_hoppings for p in pairs)
     if not n_hoppings:
         raise ValueError(f"{data.path}: no hopping in the training split; is the cutoff too small?")
@@ -65,9 +99,8 @@ def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
     if data.spin == "none":
         return domain
     if data.spin == "collinear":
-        _tell_moments(data, names)
+        _tell_moments(data, splittings)
         return replace(domain, spin="collinear")
-    magnetic = [name for name in names if time_reversal_error(data[name].hamiltonian[0]) > NON_MAGNETIC]
     if magnetic:
         logger.warning(
             "%s: %d of %d structures are magnetic (%s, ...); the network sees positions only, not the directions of "
@@ -105,11 +138,10 @@ def _splitting(system: LCAOSystem) -> tuple[float, float]:
     return float(mean), float(np.abs(difference.values).max())
 
 
-def _tell_moments(data: DataSet, names: Sequence[str]) -> None:
+def _tell_moments(data: DataSet, splittings: Mapping[str, tuple[float, float]]) -> None:
     """Say how many structures are renamed, and which cannot be learned because their moments cancel."""
     swapped, compensated = 0, []
-    for name in names:
-        mean, largest = _splitting(data[name])
+    for name, (mean, largest) in splittings.items():
         if largest > MAGNETIC and abs(mean) <= COMPENSATED * largest:
             compensated.append(name)
         swapped += mean > COMPENSATED * largest
@@ -118,24 +150,30 @@ def _tell_moments(data: DataSet, names: Sequence[str]) -> None:
             "%s: up is the minority in %d of %d structures; there the two spins are exchanged",
             data.path,
             swapped,
-            len(names),
+            len(splittings),
         )
     if compensated:
         logger.warning(
             "%s: in %d of %d structures the moments cancel (%s, ...); which atom is up cannot be told from positions",
             data.path,
             len(compensated),
-            len(names),
+            len(splittings),
             compensated[0],
         )
 
 
 def graphs_of(
-    data: DataSet, names: Sequence[str], cascade: Cascade, *, overlap: bool = False, progress: bool = False
-) -> list[PairGraph]:
+    data: DataSet,
+    names: Sequence[str],
+    cascade: Cascade,
+    *,
+    overlap: bool = False,
+    budget: Budget | None = None,
+    progress: bool = False,
+) -> Graphs:
     """Graphs with targets in the dtype and on the device of the network; up is the majority, see `majority_up`.
 
-    With `overlap` they carry S, too.
+    With `overlap` they carry S, too. What the budget of memory does not allow lies on disk.
 
     Raises
     ------
@@ -144,15 +182,15 @@ def graphs_of(
     ValueError
         If S is wanted and unknown.
     """
-    graphs = []
+    graphs = Graphs(budget=budget)
     with tqdm(names, desc="structures", leave=False, disable=None if progress else True) as bar:
         for name in bar:
             system = majority_up(data[name])
             operators, S = system.hamiltonian, system.overlap
             if overlap and S is None and not data.basis.orthogonal:
                 raise ValueError(
-                    f"{data.path}: structure {name} has no overlap, which gauge_free and shift_weight need; add it "
-                    "(`hybridham overlap`), or train without them"
+                    f"{data.path}: structure {name} has no overlap, which gauge_free, shift_weight and cell_zero "
+                    "need; add it (`hybridham overlap`), or train without them"
                 )
             if not all(np.isfinite(h.values).all() for h in operators):
                 raise FormatError(
@@ -178,17 +216,26 @@ def _unity(like: PairBlocks) -> PairBlocks:
     return S
 
 
-def batches(graphs: Sequence[PairGraph], size: int, rng: np.random.Generator | None = None) -> Iterator[PairGraph]:
-    """All graphs in batches, in random order if a generator is given."""
-    order = np.arange(len(graphs)) if rng is None else rng.permutation(len(graphs))
-    for start in range(0, len(order), size):
-        yield Batch.from_data_list([graphs[k] for k in order[start : start + size]])
+def few_of(graphs: Sequence[PairGraph], n_hoppings: int = FITTED) -> Sequence[PairGraph]:
+    """Evenly chosen graphs with about as many hoppings at most, and among them all pairs of elements that meet."""
+    sizes = np.array([len(graph.distance) for graph in graphs])
+    if sizes.sum() <= n_hoppings:
+        return graphs
+    every = -(-int(sizes.sum()) // n_hoppings)
+    met, kept = torch.empty(0, dtype=torch.long), []
+    for k, graph in enumerate(graphs):
+        together = torch.cat([met, graph.element_pair.cpu()]).unique()
+        if k % every == 0 or len(together) > len(met):
+            kept.append(graph)
+        met = together
+    return kept
 
 
 @torch.no_grad()
-def add_stage1(graphs: Sequence[PairGraph], cascade: Cascade) -> None:
-    """Store in every graph what stage 1 gives for it, and replace the targets by what it leaves."""
-    for graph in graphs:
+def add_stage1(graphs: list[PairGraph] | Graphs, cascade: Cascade) -> None:
+    """Replace every graph by one with what stage 1 gives for it, and with what it leaves as targets."""
+    for k in range(len(graphs)):
+        graph = copy.copy(graphs[k])
         output = cascade.stage1(graph)
         node, edge = cascade.scale1(graph, output.node_out, output.edge_out)
         graph.node_target, graph.edge_target = graph.node_target - node, graph.edge_target - edge
@@ -196,6 +243,7 @@ def add_stage1(graphs: Sequence[PairGraph], cascade: Cascade) -> None:
             graph[f"stage1_node_{block}"], graph[f"stage1_edge_{block}"] = nodes, edges
             graph[f"stage1_onsite_{block}"] = onsite
         graph.stage1_node_out, graph.stage1_edge_out = output.node_out, output.edge_out
+        graphs[k] = graph
 
 
 def stage1_output(graph: PairGraph, n_blocks: int) -> Stage1Output:
@@ -209,14 +257,23 @@ def stage1_output(graph: PairGraph, n_blocks: int) -> Stage1Output:
     )
 
 
-def rotated(graph: PairGraph, cascade: Cascade, rng: np.random.Generator) -> PairGraph:
+def rotated(
+    graph: PairGraph,
+    cascade: Cascade,
+    rng: np.random.Generator,
+    *,
+    n_drawn: int | None = None,
+    share: slice = slice(None),
+) -> PairGraph:
     """A copy of a batch, every structure turned by a random rotation, without running stage 1 again.
+
+    If it is a share of a larger batch, rotations are drawn for all `n_drawn` structures of that one.
 
     Components in the frames of the edges stay; the frames turn, D(Q e) = D(e) D(Q)^T, and so do the features and
     on-site components in the lab.
     """
     graph = graph.clone()
-    rotations = Rotation.random(graph.num_graphs, rng=rng).as_matrix()
+    rotations = Rotation.random(n_drawn or graph.num_graphs, rng=rng).as_matrix()[share]
     of_node, of_edge = graph.batch, graph.batch[graph.edge_index[0]]
     layout = cascade.stage1.layout
     turns = [torch.ones(graph.num_nodes, 1, 1, dtype=cascade.dtype, device=cascade.device)]

@@ -4,37 +4,39 @@ Phase 1 fits stage 1 to the Hamiltonian; phase 2 fits stage 2 to what the frozen
 features. Files in the output folder: `model.hham` (the result, written after each phase), `log.csv`, `state.pt`.
 """
 
-import csv
-import hashlib
 import json
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from torch import nn
 
 from ase_hybridham.errors import CheckpointError
-from ase_hybridham.files import written_atomically
-from ase_hybridham.model import Cascade, PairGraph, Stage2, TrainedModel, save_model, select_device
+from ase_hybridham.model import Stage2, TrainedModel, save_model
 from ase_hybridham.store import DataSet
-from ase_hybridham.train.config import TrainConfig
-from ase_hybridham.train.data import add_stage1, domain_of, graphs_of, stage1_output
+from ase_hybridham.train.batches import Budget
+from ase_hybridham.train.config import PhaseConfig, TrainConfig
+from ase_hybridham.train.data import ReadOnce, add_stage1, domain_of, few_of, graphs_of, stage1_output
+from ase_hybridham.train.distributed import Workers, workers
 from ase_hybridham.train.evaluate import evaluate
-from ase_hybridham.train.phase import Phase, stage1_task, stage2_task
+from ase_hybridham.train.log import MODEL_FILE, RunLog, bar_of
+from ase_hybridham.train.phase import NotFiniteError, Phase, Task, stage1_task, stage2_task
+from ase_hybridham.train.precision import products_in
+from ase_hybridham.train.warmstart import base_of, fit_missing, start
 
-__all__ = ["LOG_FILE", "MODEL_FILE", "train"]
+__all__ = ["MODEL_FILE", "train"]
 
 logger = logging.getLogger(__name__)
 
-MODEL_FILE, LOG_FILE, STATE_FILE = "model.hham", "log.csv", "state.pt"
-LOG_FIELDS = ("phase", "epoch", "loss", "train_mae_meV", "valid_mae_meV", "best_mae_meV", "learning_rate", "seconds")
-STATE_INTERVAL = 20.0  # seconds between two training states on disk, so that short epochs stay cheap
+# what changes nothing in the result, or is said elsewhere
+NOT_RECORDED = {"data", "output", "device", "edges_per_chunk", "init", "memory_GB", "tensorboard"}
 
 
 def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -> Path:
-    """Train both stages on a data set.
+    """Train both stages on a data set, in as many processes as `torchrun` has started.
 
     Parameters
     ----------
@@ -52,57 +54,157 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     Raises
     ------
     ValueError
-        If a split is missing or empty, the output folder holds another run, or the state does not fit.
+        If a split is missing or empty, the output folder holds another run, the state does not fit, or the loss
+        becomes infinite.
+    KeyboardInterrupt
+        As it comes, with words on what is left.
     """
-    log = _Log(Path(config.output), resume=resume)
-    torch.manual_seed(config.seed)
-    with DataSet(config.data) as data:
-        names, valid_names = data.split("train"), data.split("val")
-        if not valid_names:
-            raise ValueError(f"{data.path}: the split 'val' is empty; the best epoch is chosen on it")
-        cascade = Cascade(config.model, domain_of(data, names)).to(select_device(config.device))
-        overlap = config.phase1.needs_overlap or config.phase2.needs_overlap
-        graphs = graphs_of(data, names, cascade, overlap=overlap, progress=progress)
-        valid = graphs_of(data, valid_names, cascade, overlap=overlap, progress=progress)
-        first, references = data[names[0]], {data[name].potential_reference for name in names}
-        provenance = {
-            "data": {
-                "hash": data.content_hash(),
-                "n_train": len(names),
-                "n_valid": len(valid_names),
-                **data.provenance,
-            },
-            "structure": dict(first.provenance),
-            "training": json.loads(
-                config.model_dump_json(by_alias=True, exclude={"data", "output", "device", "edges_per_chunk"})
-            ),
-        }
-    log.begin(provenance)
-    cascade.stage1.edges_per_chunk = config.edges_per_chunk
-    if config.model.scale_targets:
-        cascade.scale1.fit(graphs)
-    else:
-        cascade.scale1.set_unit()
-    reference = first.potential_reference if len(references) == 1 else "unknown"
-    model = TrainedModel(cascade, reference, provenance, {})
-    path = log.folder / MODEL_FILE
+    with workers(config.device) as group, products_in(config.precision):
+        folder, board = Path(config.output), config.tensorboard
+        with RunLog(folder, resume=resume, writes=group.first, tensorboard=board) as log:
+            return _Run(config, group, log, progress and group.first).both_phases()
 
-    phase = Phase(config.phase1, cascade.stage1, stage1_task(cascade), cascade, graphs, valid, seed=config.seed)
-    _run("phase1", phase, model, log, progress)
-    save_model(path, model)
 
-    if cascade.stage2 is not None and config.model.stage2 is not None:
-        _prepare_phase2(cascade, cascade.stage2, graphs, valid)
-        # in the frames of the edges every turned copy looks the same
-        turn = config.augment and config.model.stage2.frame == "global"
-        task, seed = stage2_task(cascade), config.seed + 1
-        phase = Phase(config.phase2, cascade.stage2, task, cascade, graphs, valid, seed=seed, augment=turn)
-        _run("phase2", phase, model, log, progress)
-        cascade.has_stage2.fill_(config.phase2.epochs > 0)
-        save_model(path, model)
-    model.metrics = {**model.metrics, **_test_errors(model, config.data, progress=progress)}
-    save_model(path, model)
-    return path
+class _Run:
+    """What both phases work on."""
+
+    def __init__(self, config: TrainConfig, group: Workers, log: RunLog, progress: bool) -> None:
+        torch.manual_seed(config.seed)
+        config, base, digest = base_of(config)
+        self.config, self.group, self.log, self.progress = config, group, log, progress
+        memory = float("inf") if config.memory_GB is None else 1e9 * config.memory_GB
+        # structures wait in memory for their second reading only where memory is no matter
+        with (ReadOnce if config.memory_GB is None else DataSet)(config.data) as data:
+            names, valid_names = data.split("train"), data.split("val")
+            if not valid_names:
+                raise ValueError(f"{data.path}: the split 'val' is empty; the best epoch is chosen on it")
+            cascade, self.same = start(config.model, domain_of(data, names), base)
+            self.cascade = cascade.to(group.device)
+            log.folder.mkdir(parents=True, exist_ok=True)
+            options: dict[str, Any] = {
+                "overlap": bool(config.cell_zero) or config.phase1.needs_overlap or config.phase2.needs_overlap,
+                "budget": Budget(memory, log.folder),
+                "progress": progress,
+            }
+            self.graphs = graphs_of(data, names, cascade, **options)
+            self.valid = graphs_of(data, valid_names, cascade, **options)
+            heads = [data.head(name) for name in names]
+            training = json.loads(config.model_dump_json(by_alias=True, exclude=NOT_RECORDED))
+            if base is not None:
+                training["init"] = digest
+            provenance = {
+                "data": {
+                    "hash": data.content_hash(),
+                    "n_train": len(names),
+                    "n_valid": len(valid_names),
+                    **data.provenance,
+                },
+                "structure": dict(heads[0].provenance),
+                "training": training,
+            }
+        log.begin(provenance)
+        if base is not None:
+            provenance["init"] = {"provenance": dict(base.provenance), "metrics": dict(base.metrics)}
+        references = {head.potential_reference for head in heads}
+        reference = heads[0].potential_reference if len(references) == 1 else "unknown"
+        self.model = TrainedModel(cascade, reference, provenance, {})
+
+    def both_phases(self) -> Path:
+        """Train, and return the checkpoint."""
+        config, cascade, model = self.config, self.cascade, self.model
+        cascade.stage1.edges_per_chunk = config.edges_per_chunk
+        self._fit_scale()
+        hybrid = "stage2" in self.same and not config.phase1.epochs  # what is trained goes with this stage 1
+        cascade.has_stage2.fill_(hybrid)
+        phase = self._phase(config.phase1, cascade.stage1, stage1_task(cascade), seed=config.seed)
+        self._run("phase1", phase)
+        self._save()
+        if cascade.stage2 is not None and config.model.stage2 is not None:
+            self._prepare_phase2(cascade.stage2)
+            # in the frames of the edges every turned copy looks the same
+            turn = config.augment and config.model.stage2.frame == "global"
+            task, seed = stage2_task(cascade), config.seed + 1
+            self._run("phase2", self._phase(config.phase2, cascade.stage2, task, seed=seed, augment=turn))
+            cascade.has_stage2.fill_(hybrid or config.phase2.epochs > 0)
+            self._save()
+        if self.group.first:
+            model.metrics = {**model.metrics, **_test_errors(model, config.data, progress=self.progress)}
+            self._save()
+        return self.log.folder / MODEL_FILE
+
+    def _phase(self, config: PhaseConfig, module: nn.Module, task: Task, **options: Any) -> Phase:
+        parts = config, module, task, self.cascade, self.graphs, self.valid
+        return Phase(*parts, precision=self.config.precision, group=self.group, **options)
+
+    def _save(self) -> None:
+        if self.group.first:
+            save_model(self.log.folder / MODEL_FILE, self.model)
+
+    def _fit_scale(self) -> None:
+        """Scales of the targets, unless they come with the weights."""
+        if self.config.cell_zero and "scale1" not in self.same:
+            self.cascade.scale1.zero.fit(few_of(self.graphs), self.config.cell_zero)
+        if not self.config.model.scale_targets:
+            self.cascade.scale1.set_unit()
+        elif "scale1" in self.same:
+            fit_missing(self.cascade.scale1, few_of(self.graphs))
+        else:
+            self.cascade.scale1.fit(few_of(self.graphs))
+
+    @torch.no_grad()
+    def _prepare_phase2(self, stage2: Stage2) -> None:
+        """Freeze stage 1, store what it gives, fit the scales of what it leaves."""
+        cascade = self.cascade
+        cascade.stage1.requires_grad_(False)
+        add_stage1(self.graphs, cascade)
+        add_stage1(self.valid, cascade)
+        if {"stage1", "stage2"} <= self.same:  # the scales are what its weights have learned with
+            return
+        if cascade.config.scale_targets:
+            cascade.scale2.fit(few_of(self.graphs), centered=False)
+        else:
+            cascade.scale2.set_unit()
+        n_blocks = cascade.config.stage1.n_blocks
+        squares = torch.zeros_like(stage2.input_scale)
+        for graph in self.graphs:
+            for kind, groups in enumerate(stage2.inputs(graph, stage1_output(graph, n_blocks))):
+                squares[kind] += torch.stack([rows.square().mean() for rows in groups])
+        stage2.input_scale.copy_(torch.rsqrt((squares / len(self.graphs)).clamp(min=1e-8)))
+
+    def _run(self, name: str, phase: Phase) -> None:
+        """Train what is left of a phase, and keep its best weights."""
+        log = self.log
+        log.restore(name, phase)
+        try:
+            with bar_of(name, phase.epoch, phase.config.epochs, progress=self.progress) as bar:
+                while not phase.finished:
+                    began, epoch = time.monotonic(), phase.epoch
+                    loss, train_error, error = phase.run_epoch(partial(bar.within, epoch))
+                    rate = phase.optimizer.param_groups[0]["lr"]
+                    figures = loss, train_error, error, phase.best_error, rate
+                    log.row(name, phase.epoch, figures, time.monotonic() - began)
+                    log.save(name, phase, force=phase.finished)
+                    bar.after(phase.epoch, train_error, error, phase.best_error)
+        except (KeyboardInterrupt, NotFiniteError) as stop:
+            raise type(stop)(self._rescue(name, phase, str(stop))) from None
+        if phase.epoch < phase.config.epochs:
+            logger.info("%s: no progress in %d epochs, %d done", name, phase.rate.without_progress, phase.epoch)
+        self._keep(name, phase)
+
+    def _keep(self, name: str, phase: Phase) -> None:
+        phase.keep_best()
+        self.model.metrics = {**self.model.metrics, f"{name}_valid_mae_meV": phase.best_error}
+
+    def _rescue(self, name: str, phase: Phase, reason: str) -> str:
+        """Write the best so far; returns what happened, and what is left, in words."""
+        where = f"{name}, {reason or f'interrupted in epoch {phase.epoch + 1}'}"
+        if not phase.best_epoch:
+            return where
+        self._keep(name, phase)
+        if name == "phase2":
+            self.cascade.has_stage2.fill_(True)
+        self._save()
+        return f"{where}; {self.log.folder / MODEL_FILE} has epoch {phase.best_epoch}, {phase.best_error:.2f} meV"
 
 
 def _test_errors(model: TrainedModel, path: Path, *, progress: bool) -> dict[str, float]:
@@ -115,108 +217,3 @@ def _test_errors(model: TrainedModel, path: Path, *, progress: bool) -> dict[str
             logger.warning("test split: not evaluated, %s", error)
             result = None
     return {} if result is None else {f"test_{s}_mae_meV": result.mae_all(s) for s in result.stages if s != "mean"}
-
-
-def _run(name: str, phase: Phase, model: TrainedModel, log: "_Log", progress: bool) -> None:
-    """Train what is left of a phase, and keep its best weights."""
-    log.restore(name, phase)
-    n_epochs = phase.config.epochs
-    silent = None if progress else True  # None: where stderr is no terminal
-    with tqdm(total=n_epochs, initial=phase.epoch, desc=name, unit="epoch", disable=silent) as bar:
-        while phase.epoch < n_epochs:
-            began = time.monotonic()
-            loss, train_error, error = phase.run_epoch()
-            rate = phase.optimizer.param_groups[0]["lr"]
-            log.row(name, phase.epoch, (loss, train_error, error, phase.best_error, rate), time.monotonic() - began)
-            log.save(name, phase, force=phase.epoch == n_epochs)
-            figures = f"train {train_error:.2f}  valid {error:.2f}  best {phase.best_error:.2f} meV"
-            bar.set_postfix_str(figures, refresh=False)
-            bar.update()
-            if progress and bar.disable and 10 * phase.epoch // n_epochs > 10 * (phase.epoch - 1) // n_epochs:
-                logger.info("%s  epoch %d of %d  %s  %.0f s", name, phase.epoch, n_epochs, figures, log.seconds)
-    phase.keep_best()
-    model.metrics = {**model.metrics, f"{name}_valid_mae_meV": phase.best_error}
-
-
-@torch.no_grad()
-def _prepare_phase2(cascade: Cascade, stage2: Stage2, graphs: list[PairGraph], valid: list[PairGraph]) -> None:
-    """Freeze stage 1, store what it gives, fit the scales of what it leaves."""
-    cascade.stage1.requires_grad_(False)
-    add_stage1(graphs, cascade)
-    add_stage1(valid, cascade)
-    if cascade.config.scale_targets:
-        cascade.scale2.fit(graphs, centered=False)
-    else:
-        cascade.scale2.set_unit()
-    n_blocks = cascade.config.stage1.n_blocks
-    squares = torch.zeros_like(stage2.input_scale)
-    for graph in graphs:
-        for kind, groups in enumerate(stage2.inputs(graph, stage1_output(graph, n_blocks))):
-            squares[kind] += torch.stack([rows.square().mean() for rows in groups])
-    stage2.input_scale.copy_(torch.rsqrt((squares / len(graphs)).clamp(min=1e-8)))
-
-
-class _Log:
-    """The files of a run besides its checkpoint: what happened, and where to go on."""
-
-    def __init__(self, folder: Path, *, resume: bool) -> None:
-        self.folder, self.seconds, self.saved = folder, 0.0, time.monotonic()
-        path = folder / STATE_FILE
-        if not resume and (path.exists() or (folder / MODEL_FILE).exists()):
-            raise ValueError(f"{folder}: holds a run already; go on with --resume, or choose another output")
-        self.state: dict[str, Any] = {"fingerprint": "", "phases": {}, "seconds": 0.0}
-        if path.exists():
-            try:
-                self.state = torch.load(path, weights_only=True, map_location="cpu")
-                self.seconds = float(self.state["seconds"])
-                _ = self.state["fingerprint"], self.state["phases"].items()
-            except Exception as error:  # torch's own exceptions differ from version to version
-                raise ValueError(f"{path}: not a training state; remove it and start again") from error
-
-    def begin(self, provenance: dict[str, Any]) -> None:
-        """Refuse to go on with other data or options; then bring the log to where the state stands."""
-        text = json.dumps([provenance["data"], provenance["training"]], sort_keys=True, default=str)
-        fingerprint = hashlib.sha256(text.encode()).hexdigest()
-        if self.state["fingerprint"] not in ("", fingerprint):
-            raise ValueError(
-                f"{self.folder / STATE_FILE}: the run was started with other data or options; "
-                "resume with those, or choose another output"
-            )
-        self.state["fingerprint"] = fingerprint
-        self._truncate()
-
-    def restore(self, name: str, phase: Phase) -> None:
-        """Bring a phase to where the stored run stood."""
-        if name in self.state["phases"]:
-            try:
-                phase.restore(self.state["phases"][name])
-            except (KeyError, RuntimeError, ValueError) as error:
-                raise ValueError(
-                    f"{self.folder / STATE_FILE}: the state of another network, perhaps of another version; "
-                    "choose another output"
-                ) from error
-
-    def row(self, name: str, epoch: int, figures: tuple[float, ...], seconds: float) -> None:
-        """Add a line to the log."""
-        self.seconds += seconds
-        with (self.folder / LOG_FILE).open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow([name, epoch, *(f"{x:.6g}" for x in figures), f"{self.seconds:.2f}"])
-
-    def save(self, name: str, phase: Phase, *, force: bool) -> None:
-        """Store the state of a phase, if it is time."""
-        if not force and time.monotonic() - self.saved < STATE_INTERVAL:
-            return
-        self.state["phases"][name], self.state["seconds"] = phase.state(), self.seconds
-        with written_atomically(self.folder / STATE_FILE) as temporary:
-            torch.save(self.state, temporary)
-        self.saved = time.monotonic()
-
-    def _truncate(self) -> None:
-        """Keep the lines that the state knows: a killed run may have written more."""
-        path = self.folder / LOG_FILE
-        epochs = {name: phase["epoch"] for name, phase in self.state["phases"].items()}
-        rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines())) if path.exists() else []
-        kept = [row for row in rows if len(row) == len(LOG_FIELDS) and row[1].isdigit()]
-        kept = [row for row in kept if int(row[1]) <= epochs.get(row[0], 0)]
-        with written_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([LOG_FIELDS, *kept])

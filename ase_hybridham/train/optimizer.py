@@ -230,9 +230,10 @@ def _advance(stack: _Stack, group: dict[str, Any]) -> None:
     stack.second.mul_(beta2).addcmul_(turned, turned, value=1 - beta2)
     scale = (stack.second / (1 - beta2**n_updates)).sqrt_().add_(group["eps"])
     change = stack.turn(stack.first / scale, back=True)
+    parameters: list[Tensor] = [*stack.parameters]
     if group["weight_decay"]:
-        torch._foreach_mul_(stack.parameters, 1 - group["lr"] * group["weight_decay"])
-    torch._foreach_add_(stack.parameters, stack.scatter(change), alpha=-group["lr"] / (1 - beta1**n_updates))
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+    torch._foreach_add_(parameters, stack.scatter(change), alpha=-group["lr"] / (1 - beta1**n_updates))
     if stack.gram:
         stack.average(gradient, 1 - group["gram_beta"])
         if n_updates % group["refresh"] == 0:

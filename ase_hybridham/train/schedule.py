@@ -1,4 +1,4 @@
-"""Learning rate and averaged weights."""
+"""Learning rate, when to stop or to go back, and averaged weights."""
 
 import math
 from collections.abc import Iterable
@@ -11,43 +11,63 @@ from ase_hybridham.train.config import PhaseConfig
 __all__ = ["AveragedWeights", "LearningRate"]
 
 
+PROGRESS = 1e-3  # least relative gain of the validation error that counts
+STALLED = 0.5  # factor of the rate on a plateau
+# "more than 2 times of best", and the factor of the rate then: those of DeepH-E3
+JUMP, REVERTED = 2.0, 0.8
+
+
 class LearningRate:
     """Warm-up, then a cosine to zero over the epochs, or halving when the validation error stalls.
+
+    Tells also when to stop, and when to go back to the best epoch, if the options say so.
 
     Parameters
     ----------
     config : PhaseConfig
-    n_steps : int
-        Steps of all epochs together.
     """
 
-    def __init__(self, config: PhaseConfig, n_steps: int) -> None:
-        self.config, self.n_steps = config, max(n_steps, 1)
+    def __init__(self, config: PhaseConfig) -> None:
+        self.config = config
         self.factor, self.best, self.stalled = 1.0, math.inf, 0
+        self.without_progress, self.above = 0, 0
 
-    def at(self, step: int) -> float:
-        """The rate of a step, counted from 0."""
-        rate = self.config.learning_rate * min(1.0, (step + 1) / max(self.config.warmup_steps, 1))
+    def at(self, step: int, progress: float) -> float:
+        """The rate of a step, counted from 0, where `progress`, from 0 to 1, of all epochs is done."""
+        rate = self.factor * self.config.learning_rate * min(1.0, (step + 1) / max(self.config.warmup_steps, 1))
         if self.config.schedule == "plateau":
-            return rate * self.factor
-        return rate * 0.5 * (1.0 + math.cos(math.pi * min(step / self.n_steps, 1.0)))
+            return rate
+        return rate * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
 
-    def observe(self, error: float) -> None:
-        """Tell the validation error of an epoch."""
-        if error < self.best * (1 - 1e-3):
-            self.best, self.stalled = error, 0
+    def observe(self, error: float) -> bool:
+        """Tell the validation error of an epoch; returns whether to go back to the best epoch."""
+        self.above = 0 if error <= JUMP * self.best else self.above + 1
+        if error < self.best * (1 - PROGRESS):
+            self.best, self.stalled, self.without_progress = error, 0, 0
         else:
-            self.stalled += 1
-        if self.stalled > self.config.patience:
-            self.factor, self.stalled = 0.5 * self.factor, 0
+            self.stalled, self.without_progress = self.stalled + 1, self.without_progress + 1
+        if self.config.revert_after is not None and self.above >= self.config.revert_after:
+            self.factor, self.stalled, self.above = REVERTED * self.factor, 0, 0
+            return True
+        if self.config.schedule == "plateau" and self.stalled > self.config.patience:
+            self.factor, self.stalled = STALLED * self.factor, 0
+        return False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the epochs without progress are as many as the options allow."""
+        return self.config.stop_after is not None and self.without_progress >= self.config.stop_after
 
     def state(self) -> dict[str, float]:
         """For resuming."""
-        return {"factor": self.factor, "best": self.best, "stalled": self.stalled}
+        return {name: getattr(self, name) for name in ("factor", "best", "stalled", "without_progress", "above")}
 
     def restore(self, state: dict[str, float]) -> None:
         """Inverse of `state`."""
-        self.factor, self.best, self.stalled = state["factor"], state["best"], int(state["stalled"])
+        self.factor, self.best = state["factor"], state["best"]
+        self.stalled, self.without_progress, self.above = (
+            int(state[name]) for name in ("stalled", "without_progress", "above")
+        )
 
 
 class AveragedWeights:
@@ -64,6 +84,12 @@ class AveragedWeights:
         for mine, stored in zip(self.average, average, strict=True):
             mine.copy_(stored)
         self.n_updates = n_updates
+
+    @torch.no_grad()
+    def begin_again(self) -> None:
+        """The averages are what the parameters are."""
+        for average, parameter in zip(self.average, self.parameters, strict=False):
+            average.copy_(parameter)
 
     @torch.no_grad()
     def update(self) -> None:

@@ -14,7 +14,7 @@ from ase_hybridham.model import Cascade, ModelConfig, PairGraph, turn_components
 from ase_hybridham.store import DataSet, append_systems
 from ase_hybridham.symmetry import rotate_blocks
 from ase_hybridham.system import AtomBasis, Basis
-from ase_hybridham.train.data import add_stage1, batches, domain_of, graphs_of, rotated, stage1_output
+from ase_hybridham.train.data import add_stage1, domain_of, graphs_of, rotated, stage1_output
 from tests.model.networks import MIXED, config, graph_of, network, random_hamiltonian, structure
 from tests.train.synthetic import BASIS, SPINOR_OPTIONS, SPLITS, atoms_of, spinful, system_of
 
@@ -110,17 +110,6 @@ class TestGraphs:
             cascade = Cascade(config("4x0e+3x1o+2x2e"), domain_of(data, ["good", "bad"]))
             with pytest.raises(FormatError, match=r"d\.h5: .* structure bad is not finite"):
                 graphs_of(data, ["good", "bad"], cascade)
-
-    def test_batches_hold_every_graph_once(self):
-        graphs = [PairGraph(species=torch.tensor([k]), num_nodes=1, distance=torch.zeros(0)) for k in range(7)]
-        seen = [batch.species.tolist() for batch in batches(graphs, 3)]
-        assert seen == [[0, 1, 2], [3, 4, 5], [6]]
-        random = [batch.species.tolist() for batch in batches(graphs, 3, np.random.default_rng(0))]
-        assert [len(s) for s in random] == [3, 3, 1]
-        assert sorted(k for batch in random for k in batch) == list(range(7))
-        assert random != seen
-        again = [batch.species.tolist() for batch in batches(graphs, 3, np.random.default_rng(0))]
-        assert again == random
 
 
 class TestCache:

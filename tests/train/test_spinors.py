@@ -78,15 +78,15 @@ def test_turned_copies_are_graphs_of_the_turned_structures():
     config = ModelConfig(**SPINOR_OPTIONS["model"], dtype="float64")
     cascade = Cascade(config, Domain(BASIS, 3.2, 9.0, "spinor"))
     Q = Rotation.random(1, rng=np.random.default_rng(3)).as_matrix()[0]
-    before, after = (
+    graphs = [
         PairGraph.with_targets((h,), cascade.vocabulary, cascade.lmax, cascade.dtype)
         for h in (reference, rotate_blocks(reference, Q))
-    )
-    add_stage1([before], cascade)
+    ]
+    add_stage1(graphs, cascade)
+    before, after = graphs
     copy = rotated(Batch.from_data_list([before]), cascade, np.random.default_rng(3))
     left = before.node_target - PairGraph.with_targets((reference,), cascade.vocabulary, 3, cascade.dtype).node_target
     assert left.abs().max() > 0.1
-    add_stage1([after], cascade)
     np.testing.assert_allclose(copy.node_target, after.node_target, atol=1e-10)
     np.testing.assert_allclose(copy.stage1_node_out, after.stage1_node_out, atol=1e-10)
 
