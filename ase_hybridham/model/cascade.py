@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from ase_hybridham.model.config import ModelConfig, Stage2Config
 from ase_hybridham.model.coverage import Coverage
-from ase_hybridham.model.equivariant import Stage1, Stage1Output
+from ase_hybridham.model.equivariant import PREDICTION_EDGES, Stage1, Stage1Output
 from ase_hybridham.model.frames import EdgeFrame, GlobalFrame
 from ase_hybridham.model.graph import PairGraph, blocks_from_components
 from ase_hybridham.model.layout import FeatureLayout
-from ase_hybridham.model.linear import row_types
+from ase_hybridham.model.pairrows import PairRows
 from ase_hybridham.model.targets import TargetScale
 from ase_hybridham.model.transformer import GraphTransformer
 from ase_hybridham.model.vocabulary import Vocabulary
@@ -73,12 +73,18 @@ class Stage2(nn.Module):
         Of stage 1's features.
     vocabulary : Vocabulary
     domain : Domain
+
+    Attributes
+    ----------
+    edges_per_chunk : int or None
+        As in `Stage1`.
     """
 
     input_scale: Tensor
 
     def __init__(self, config: Stage2Config, layout: FeatureLayout, vocabulary: Vocabulary, domain: Domain) -> None:
         super().__init__()
+        self.edges_per_chunk: int | None = None
         self.layout, self.vocabulary = layout, vocabulary
         make = EdgeFrame if config.frame == "edge" else GlobalFrame
         self.frame = make(config, layout, vocabulary)
@@ -96,23 +102,25 @@ class Stage2(nn.Module):
         self.register_buffer("input_scale", torch.ones(3, config.n_groups, dtype=torch.float64))
 
     def inputs(self, graph: PairGraph, output: Stage1Output) -> tuple[list[Tensor], ...]:
-        """What the frame gives for atoms, hoppings and on-site pairs, unscaled."""
-        return self.frame.inputs(graph, output, graph.frames(self.layout.lmax))
+        """What atoms, hoppings and on-site pairs are told in every group: joined rows, unscaled."""
+        (chunk,) = graph.frames(self.layout.lmax).chunks(len(graph.reverse))
+        told = [inputs.joined(graph, chunk) for inputs in self.frame.groups(graph, output)]
+        nothing = [graph.distance.new_zeros(1, 1)] * (self.input_scale.shape[1] - len(told))
+        return tuple(nothing + [kinds[k] for kinds in told] for k in range(3))
 
     def forward(self, graph: PairGraph, output: Stage1Output) -> tuple[Tensor, Tensor]:
         """Scaled corrections of on-site blocks (N, size) and hoppings (E, size)."""
-        frames = graph.frames(self.layout.lmax)
-        given = self.frame.inputs(graph, output, frames)
-        scaled = [
-            [rows * factor for rows, factor in zip(kind, scale, strict=True)]
-            for kind, scale in zip(given, self.input_scale, strict=True)
-        ]
-        onsite, hopping = self.transformer(graph, *scaled)
-        types = (
-            row_types(graph.species, self.vocabulary.n_species),
-            row_types(graph.element_pair, self.vocabulary.n_pairs),
+        again, on_cpu = (
+            torch.is_grad_enabled() and self.edges_per_chunk is not None,
+            graph.distance.device.type == "cpu",
         )
-        return self.frame.read_out(graph, output, frames, onsite, hopping, types)
+        n_edges = len(graph.reverse)
+        if again or (on_cpu and not torch.is_grad_enabled()):
+            n_edges = self.edges_per_chunk or PREDICTION_EDGES
+        chunks = graph.frames(self.layout.lmax).chunks(max(n_edges, 1))
+        ranges, told = [PairRows(graph, chunk) for chunk in chunks], self.frame.groups(graph, output)
+        onsite, hopping = self.transformer(graph, ranges, told, self.input_scale, again=again)
+        return self.frame.read_out(graph, output, chunks, onsite, hopping, again=again)
 
 
 class Cascade(nn.Module):

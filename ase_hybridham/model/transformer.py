@@ -2,99 +2,83 @@
 
 It sees numbers only, one row per atom and one per pair (on-site pairs included); what the numbers
 mean and how a correction is read out is the business of a frame (`model.frames`).
+
+A linear map of joined features acts on its parts, on atoms once per atom. Nor are keys and values of pairs
+ever made: q.(W e) = (W^T q).e, and sum_j a_j (W e_j) = W (sum_j a_j e_j), so that what remains per pair are
+products with a few rows of its atom, for all pairs of an atom at once.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.utils import scatter, softmax
 
 from ase_hybridham.model.config import Stage2Config
 from ase_hybridham.model.convolution import GaussianBasis, smooth_envelope
+from ase_hybridham.model.edgeframes import Chunk
 from ase_hybridham.model.graph import PairGraph
+from ase_hybridham.model.invariants import DensityInvariants, TupleInvariants, mlp
+from ase_hybridham.model.pairrows import PairRows, joined, run
 from ase_hybridham.model.vocabulary import Vocabulary
 
-__all__ = ["DensityInvariants", "GraphTransformer", "TupleInvariants"]
+__all__ = ["GraphTransformer", "GroupInputs", "Part"]
 
 # exp of this is what a pair at the cutoff weighs in the softmax of its atom
 NEGLIGIBLE = 1e-12
-DENSITY_CHANNELS, DENSITY_LMAX = 8, 4
-ANGLE_COPIES = 8
+
+# columns of a joined row: the first one, and the rows
+Part = tuple[int, Tensor]
 
 
-def _mlp(n_in: int, n_hidden: int, n_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(n_in, n_hidden), nn.SiLU(), nn.Linear(n_hidden, n_out))
+@dataclass
+class GroupInputs:
+    """What a frame tells the Transformer at the start of a group, as parts of joined rows.
 
-
-class DensityInvariants(nn.Module):
-    """Invariants of an atom's surroundings, smooth and independent of the order of neighbors.
-
-    A_lm = sum_j g(d_ij, z_j) Y_lm, and all products sum_m A_lm A'_lm: by the addition theorem a sum over all
-    pairs of neighbors with their angle, at the cost of one sum over neighbors.
+    Attributes
+    ----------
+    nodes, onsite : lists of Part
+        Of all atoms and of all on-site pairs, (N, .).
+    ends : pair of lists of Part
+        What all atoms, (N, .), tell the hoppings of which they are atom i, and atom j.
+    hoppings : callable
+        Chunk -> what else its hoppings are told, and what their reverse hoppings are, (n_hoppings, .).
     """
 
-    pair_reach: Tensor
+    nodes: list[Part]
+    onsite: list[Part]
+    ends: tuple[list[Part], list[Part]]
+    hoppings: Callable[[Chunk], tuple[list[Part], list[Part]]]
 
-    def __init__(self, config: Stage2Config, vocabulary: Vocabulary, reach: float, lmax: int, n_neighbors: float):
-        super().__init__()
-        self.lmax, self.scale = min(lmax, DENSITY_LMAX), n_neighbors**-0.5
-        self.register_buffer("pair_reach", vocabulary.pair_reach(reach), persistent=False)
-        self.gaussians = GaussianBasis(config.n_gaussians, reach)
-        self.radial = nn.Linear(config.n_gaussians, DENSITY_CHANNELS)
-        self.species = nn.Embedding(vocabulary.n_species, DENSITY_CHANNELS)
-        self.out = _mlp(DENSITY_CHANNELS**2 * (self.lmax + 1), 2 * config.width, config.width)
-
-    def forward(self, graph: PairGraph) -> Tensor:
-        """(N, width)."""
-        i, j = graph.edge_index
-        weight = self.radial(self.gaussians(graph.distance)) * self.species(graph.species)[j]
-        envelope = smooth_envelope(graph.distance, self.pair_reach[graph.element_pair])
-        weight = weight * (envelope[:, None] * self.scale)
-        products = []
-        for l in range(self.lmax + 1):
-            # the middle row of the alignment is Y_l / sqrt(2l+1)
-            harmonics = graph[f"align_{l}"][:, l] * (2 * l + 1) ** 0.5 if l else weight.new_ones(len(weight), 1)
-            density = scatter(weight[:, :, None] * harmonics[:, None, :], i, dim=0, dim_size=graph.num_nodes)
-            products.append(torch.bmm(density, density.transpose(1, 2)).flatten(1) / (2 * l + 1))
-        return self.out(torch.cat(products, dim=1))
+    def joined(self, graph: PairGraph, chunk: Chunk) -> tuple[Tensor, Tensor, Tensor]:
+        """All that atoms, hoppings and on-site pairs are told, of a graph that is one chunk."""
+        (own, reverse), (i, j) = self.hoppings(chunk), graph.edge_index
+        parts = [(start, rows[graph.reverse]) for start, rows in reverse]
+        parts += [(start, rows[of]) for of, end in zip((i, j), self.ends, strict=True) for start, rows in end]
+        kinds = (self.nodes, own + parts, self.onsite)
+        nodes, edges, onsite = (torch.cat([rows for _, rows in sorted(kind, key=itemgetter(0))], 1) for kind in kinds)
+        return nodes, edges, onsite
 
 
-class TupleInvariants(nn.Module):
-    """The paper's Eq. 2: neighbors taken two by two in order of distance, each tuple with its angle.
+class _JoinedLinear(nn.Linear):
+    """Linear map of joined rows that are given in parts; columns that are not given count as zero."""
 
-    Neither smooth nor unique where distances are equal; kept as the literal reading.
-    """
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(n_in, n_out, bias=False)
 
-    def __init__(self, config: Stage2Config, vocabulary: Vocabulary, reach: float, lmax: int, n_neighbors: float):
-        super().__init__()
-        self.gaussians = GaussianBasis(config.n_gaussians, reach)
-        self.species = nn.Embedding(vocabulary.n_species, config.width)
-        self.scale = n_neighbors**-0.5
-        n_in = 2 * (config.width + config.n_gaussians) + ANGLE_COPIES
-        self.out = _mlp(n_in, 2 * config.width, config.width)
-
-    def forward(self, graph: PairGraph) -> Tensor:
-        """(N, width)."""
-        i, j = graph.edge_index
-        by_distance = torch.argsort(graph.distance, stable=True)
-        order = by_distance[torch.argsort(i[by_distance], stable=True)]
-        degree = torch.bincount(i, minlength=graph.num_nodes)
-        first = torch.cumsum(degree, 0) - degree
-        rank = torch.arange(len(order), device=order.device) - first[i]  # i is sorted, as `order` is by i
-        starts = torch.nonzero((rank % 2 == 0) & (rank + 1 < degree[i])).ravel()
-        a, b = order[starts], order[starts + 1]
-        # l = 1 harmonics are sqrt(3) (y, z, x)
-        unit = graph["align_1"][:, 1]
-        angle = (unit[a] * unit[b]).sum(1, keepdim=True).expand(-1, ANGLE_COPIES)
-        neighbor = torch.cat([self.species(graph.species)[j], self.gaussians(graph.distance)], dim=1)
-        tuples = self.out(torch.cat([neighbor[a], neighbor[b], angle], dim=1))
-        return scatter(tuples, i[a], dim=0, dim_size=graph.num_nodes) * self.scale
+    def forward(self, parts: list[Part], factor: Tensor) -> Tensor:  # type: ignore[override]
+        """(n_rows, n_out), times a number."""
+        weight, out = self.weight * factor, None
+        for start, rows in parts:
+            matrix = weight[:, start : start + rows.shape[1]].t()
+            out = rows @ matrix if out is None else torch.addmm(out, rows, matrix)
+        assert out is not None
+        return out
 
 
 class _Block(nn.Module):
-    """Attention over the pairs of an atom (Eq. 3-4) and update of the pairs (Eq. 5).
-
-    Linear maps of joined features act on their parts, on atoms once per atom.
-    """
+    """Attention over the pairs of an atom (Eq. 3-4) and update of the pairs (Eq. 5)."""
 
     def __init__(self, config: Stage2Config) -> None:
         super().__init__()
@@ -104,23 +88,65 @@ class _Block(nn.Module):
         self.key_value_node = nn.Linear(d, 2 * d, bias=False)
         self.key_value_edge = nn.Linear(d, 2 * d, bias=False)
         self.out = nn.Linear(d, d)
-        self.node_norm, self.node_mlp = nn.LayerNorm(d), _mlp(d, 2 * d, d)
+        self.node_norm, self.node_mlp = nn.LayerNorm(d), mlp(d, 2 * d, d)
         self.edge_i, self.edge_j = nn.Linear(d, 2 * d, bias=False), nn.Linear(d, 2 * d, bias=False)
         self.edge_own, self.edge_out = nn.Linear(d, 2 * d), nn.Linear(2 * d, d)
-        self.edge_norm = nn.LayerNorm(d)
+        self.edge_norm = nn.LayerNorm(d) if self.fused else None
 
-    def forward(self, node: Tensor, edge: Tensor, i: Tensor, j: Tensor, log_envelope: Tensor) -> tuple[Tensor, Tensor]:
-        heads = (len(i), self.n_heads, -1)
-        key, value = (self.key_value_node(node)[j] + self.key_value_edge(edge)).chunk(2, dim=1)
-        query = self.query(node)[i]
-        score = (query * key).view(*heads).sum(2) * (node.shape[1] // self.n_heads) ** -0.5
-        attention = softmax(score + log_envelope[:, None], i, num_nodes=len(node))
-        mixed = scatter((value.view(*heads) * attention[:, :, None]).flatten(1), i, dim=0, dim_size=len(node))
+    def forward(
+        self, ranges: list[PairRows], node: Tensor, edges: list[Tensor], biases: list[Tensor], *, again: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Rows of atoms (N, width), and of the pairs of every range of atoms (n_rows, width)."""
+        both = list(zip(ranges, edges, biases, strict=True))
+        mixed = [run(self.attend, pairs, node, edge, bias, again=again) for pairs, edge, bias in both]
+        node = self.nodes(node, joined(mixed))
+        of_i, of_j = self.ends(node)
+        return node, [run(self.update, pairs, of_i, of_j, edge, again=again) for pairs, edge, _ in both]
+
+    def attend(self, pairs: PairRows, node: Tensor, edge: Tensor, bias: Tensor) -> Tensor:
+        """Mean values of the pairs of every atom of a range (n_atoms, width).
+
+        Parameters
+        ----------
+        pairs : PairRows
+        node : Tensor, shape (N, width)
+            Of all atoms.
+        edge : Tensor, shape (n_rows, width)
+        bias : Tensor, shape (n_atoms, 1, pairs of an atom)
+            Of the scores.
+        """
+        own, (n, width) = node[pairs.chunk.nodes], pairs.padding.shape
+        told = (node.index_select(0, pairs.j[pairs.padding.ravel()]).view(n, width, -1), pairs.padded(edge))
+        # (key or value, head, numbers of the head, width)
+        weights = [
+            linear.weight.view(2, self.n_heads, -1, node.shape[1])
+            for linear in (self.key_value_node, self.key_value_edge)
+        ]
+        query = self.query(own).view(n, self.n_heads, -1).transpose(0, 1)
+        query = query * query.shape[2] ** -0.5
+        score = bias
+        for rows, weight in zip(told, weights, strict=True):
+            score = score + torch.bmm(torch.bmm(query, weight[0]).transpose(0, 1), rows.transpose(1, 2))
+        attention = torch.softmax(score, dim=2)
+        means = (torch.bmm(attention, rows).transpose(0, 1) for rows in told)
+        values = [torch.bmm(mean, weight[1].transpose(1, 2)) for mean, weight in zip(means, weights, strict=True)]
+        return (values[0] + values[1]).transpose(0, 1).flatten(1)
+
+    def nodes(self, node: Tensor, mixed: Tensor) -> Tensor:
+        """Eq. 4."""
         middle = self.node_norm(self.out(mixed) + node)
-        node = middle + self.node_mlp(middle) if self.fused else self.node_mlp(middle)
-        hidden = self.edge_i(node)[i] + self.edge_j(node)[j] + self.edge_own(edge)
+        return middle + self.node_mlp(middle) if self.fused else self.node_mlp(middle)
+
+    def ends(self, node: Tensor) -> tuple[Tensor, Tensor]:
+        """What atoms say in Eq. 5 as i and as j."""
+        return nn.functional.linear(node, self.edge_i.weight, self.edge_own.bias), self.edge_j(node)
+
+    def update(self, pairs: PairRows, of_i: Tensor, of_j: Tensor, edge: Tensor) -> Tensor:
+        """Eq. 5 for the pairs of a range of atoms."""
+        hidden = of_i[pairs.chunk.nodes].index_select(0, pairs.i) + of_j.index_select(0, pairs.j)
+        hidden = torch.addmm(hidden, edge, self.edge_own.weight.t())
         change = self.edge_out(nn.functional.silu(hidden))
-        return node, self.edge_norm(edge + change) if self.fused else change
+        return change if self.edge_norm is None else self.edge_norm(edge + change)
 
 
 class GraphTransformer(nn.Module):
@@ -162,35 +188,79 @@ class GraphTransformer(nn.Module):
         self.distance = nn.Linear(config.n_gaussians, d)
         make = DensityInvariants if config.invariants == "density" else TupleInvariants
         self.invariants = make(config, vocabulary, reach, lmax, n_neighbors)
-        self.node_maps = nn.ModuleList(nn.Linear(n, d, bias=False) for n in node_inputs)
-        self.edge_maps = nn.ModuleList(nn.Linear(n, d, bias=False) for n in edge_inputs)
-        self.onsite_maps = nn.ModuleList(nn.Linear(n, d, bias=False) for n in onsite_inputs)
+        self.node_maps = nn.ModuleList(_JoinedLinear(n, d) for n in node_inputs)
+        self.edge_maps = nn.ModuleList(_JoinedLinear(n, d) for n in edge_inputs)
+        self.onsite_maps = nn.ModuleList(_JoinedLinear(n, d) for n in onsite_inputs)
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.n_groups * config.n_blocks))
 
     def forward(
-        self, graph: PairGraph, nodes: list[Tensor], edges: list[Tensor], onsites: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Rows of the on-site pairs (N, width) and of the hoppings (E, width).
+        self, graph: PairGraph, ranges: list[PairRows], told: list[GroupInputs], scale: Tensor, *, again: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Rows of the on-site pairs (N, width), and of the hoppings of every range of atoms (n_hoppings, width).
 
         Parameters
         ----------
-        nodes, edges, onsites : lists over groups of tensors
-            What the frame gives for atoms, hoppings and on-site pairs.
+        graph : PairGraph
+        ranges : list of PairRows
+            All atoms, range by range.
+        told : list of GroupInputs
+            Of all groups, or of all but the first ones.
+        scale : Tensor, shape (3, n_groups)
+            Factors of the inputs of atoms, hoppings and on-site pairs.
+        again : bool
+            Evaluate ranges a second time for the derivative instead of keeping what is in between.
         """
         c = self.config
-        atoms = torch.arange(graph.num_nodes, device=graph.species.device)
-        i, j = torch.cat([graph.edge_index[0], atoms]), torch.cat([graph.edge_index[1], atoms])
-        envelope = smooth_envelope(graph.distance, self.pair_reach[graph.element_pair])
-        envelope = torch.log(envelope.clamp(min=NEGLIGIBLE))
-        log_envelope = torch.cat([envelope, envelope.new_zeros(len(atoms))])
-        invariants = self.invariants(graph)
+        invariants = c.beta * self.invariants(graph)
+        biases = [self._bias(graph, pairs) for pairs in ranges]
         node = self.node_embedding(graph.species)
-        hopping = self.distance(self.gaussians(graph.distance)) + self.pair_embedding(graph.element_pair)
-        edge = torch.cat([hopping, self.onsite_embedding(graph.species)])
+        edges = [self._first(graph, pairs) for pairs in ranges]
         for p in range(c.n_groups):
-            node = node + c.alpha * self.node_maps[p](nodes[p]) + c.beta * invariants
-            edge = edge + c.lambda_ * torch.cat([self.edge_maps[p](edges[p]), self.onsite_maps[p](onsites[p])])
+            node = node + invariants
+            if (k := p - c.n_groups + len(told)) >= 0:
+                node = node + c.alpha * self.node_maps[k](told[k].nodes, scale[0, p])
+                rows = self._told(graph, ranges, told[k], k, scale[1:, p] * c.lambda_, again=again)
+                edges = [edge + row for edge, row in zip(edges, rows, strict=True)]
             for block in self.blocks[p * c.n_blocks : (p + 1) * c.n_blocks]:
-                node, edge = block(node, edge, i, j, log_envelope)
-        hopping, onsite = edge.split([len(envelope), len(atoms)])
-        return onsite, hopping
+                node, edges = block(ranges, node, edges, biases, again=again)
+        onsite = joined([edge.index_select(0, pairs.onsite) for pairs, edge in zip(ranges, edges, strict=True)])
+        return onsite, [edge.index_select(0, pairs.hopping) for pairs, edge in zip(ranges, edges, strict=True)]
+
+    def _bias(self, graph: PairGraph, pairs: PairRows) -> Tensor:
+        """Logarithm of the weight of every pair in the softmax of its atom, (n_atoms, 1, pairs of an atom)."""
+        hoppings = pairs.chunk.edges
+        envelope = smooth_envelope(graph.distance[hoppings], self.pair_reach[graph.element_pair[hoppings]])
+        bias = torch.log(envelope.clamp(min=NEGLIGIBLE))[:, None]
+        bias = pairs.padded(pairs.merged(bias.new_zeros(len(pairs.onsite), 1), bias))
+        return bias.masked_fill(pairs.missing[:, :, None], -torch.inf).transpose(1, 2)
+
+    def _first(self, graph: PairGraph, pairs: PairRows) -> Tensor:
+        """The rows of pairs before the first group."""
+        atoms, hoppings = pairs.chunk.nodes, pairs.chunk.edges
+        hopping = self.distance(self.gaussians(graph.distance[hoppings]))
+        hopping = hopping + self.pair_embedding(graph.element_pair[hoppings])
+        return pairs.merged(self.onsite_embedding(graph.species[atoms]), hopping)
+
+    def _told(
+        self, graph: PairGraph, ranges: list[PairRows], inputs: GroupInputs, k: int, scale: Tensor, *, again: bool
+    ) -> list[Tensor]:
+        """What the pairs of every range are told of stage 1."""
+        edge_map, (i, j) = self.edge_maps[k], graph.edge_index
+        of_i, of_j = (edge_map(parts, scale[0]) if parts else None for parts in inputs.ends)
+
+        def hoppings(pairs: PairRows) -> list[Tensor]:
+            """To the hoppings, and to their reverse hoppings."""
+            return [edge_map(parts, scale[0]) for parts in inputs.hoppings(pairs.chunk) if parts]
+
+        told = [run(hoppings, pairs, again=again) for pairs in ranges]
+        onsite = self.onsite_maps[k](inputs.onsite, scale[1])
+        reverse = joined([rest[0] for _, *rest in told]) if len(told[0]) > 1 else None
+        out = []
+        for pairs, (rows, *_) in zip(ranges, told, strict=True):
+            edges = pairs.chunk.edges
+            if reverse is not None:
+                rows = rows + reverse.index_select(0, graph.reverse[edges])
+            for end, atoms in ((of_i, i), (of_j, j)):
+                rows = rows if end is None else rows + end.index_select(0, atoms[edges])
+            out.append(pairs.merged(onsite[pairs.chunk.nodes], rows))
+        return out

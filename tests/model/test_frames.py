@@ -93,14 +93,8 @@ class TestBothFrames:
             output = cascade.stage1(graph)
         node, edge = cascade.stage2(graph, output)
         (node.square().sum() + edge.square().sum()).backward()
-        literal = options.get("feature_shift") == 1
         for name, parameter in cascade.stage2.named_parameters():
-            if literal and name.startswith("transformer.") and "_maps.0." in name:  # the first group is fed with zeros
-                assert not parameter.grad.any(), name
-            elif options.get("residual") == "paper" and "edge_norm" in name:  # Eq. 5 has none
-                assert parameter.grad is None, name
-            else:
-                assert parameter.grad.any(), name
+            assert parameter.grad.any(), name
 
 
 def test_features_reach_the_group_they_belong_to():
@@ -110,7 +104,7 @@ def test_features_reach_the_group_they_belong_to():
         graph = cascade.graph(PAIRS)
         output = cascade.stage1(graph)
         before = cascade.stage2.inputs(graph, output)
-        output.nodes[1] = 2 * output.nodes[1]
+        output.nodes[1] = output.nodes[1] * 2
         after = cascade.stage2.inputs(graph, output)
         changed = [bool((a != b).any()) for a, b in zip(before[0], after[0], strict=True)]
         assert changed == [p - shift == 1 for p in range(3)]
@@ -144,7 +138,7 @@ def test_edge_frame_tells_of_both_atoms_in_the_frame_of_the_edge():
     frames, frame = graph.frames(layout.lmax), cascade.stage2.frame
     into = frames.into(output.nodes[0], layout)
     rows = [output.edges[0], into, frames.partner(into, layout)]
-    expected = torch.cat([frame.edge_invariants(row) for row in rows], dim=1)
+    expected = torch.cat([part for row in rows for part in frame.edge_invariants(row)], dim=1)
     torch.testing.assert_close(cascade.stage2.inputs(graph, output)[1][0], expected)
 
 

@@ -9,7 +9,9 @@ from scipy.special import eval_legendre
 from torch import nn
 
 from ase_hybridham.model import Cascade, PairGraph
-from ase_hybridham.model.transformer import DensityInvariants, TupleInvariants
+from ase_hybridham.model.edgeframes import Chunk
+from ase_hybridham.model.invariants import DensityInvariants, TupleInvariants
+from ase_hybridham.model.pairrows import PairRows
 from ase_hybridham.system import PairList
 from tests.model.networks import MIXED, config, network, structure, turned
 
@@ -110,6 +112,14 @@ def test_invariants_are_invariant(kind):
     assert np.abs(before - before[::-1]).max() > 0.01
 
 
+def rows_of_pairs(i: torch.Tensor, j: torch.Tensor, n_atoms: int) -> tuple[PairRows, torch.Tensor]:
+    """The pairs of some atoms as `PairRows`, and which pair each row is."""
+    hoppings = torch.nonzero(i != j).ravel()
+    graph = PairGraph(species=torch.zeros(n_atoms), edge_index=torch.stack([i, j])[:, hoppings])
+    pairs = PairRows(graph, Chunk(slice(0, n_atoms), slice(0, len(hoppings)), None))
+    return pairs, pairs.merged(torch.nonzero(i == j).ravel(), hoppings)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("n_heads", [1, 2])
 @pytest.mark.parametrize("residual", ["fused", "paper"])
@@ -123,7 +133,10 @@ def test_block_is_attention_and_edge_update_written_out(residual, n_heads):
     j = torch.tensor([1, 2, 0, 0, 1, 2])
     node, edge = (torch.from_numpy(rng.normal(size=(n, width))) for n in (3, 6))
     log_envelope = torch.from_numpy(-rng.uniform(0, 3, size=6))
-    new_node, new_edge = block(node, edge, i, j, log_envelope)
+    pairs, order = rows_of_pairs(i, j, len(node))
+    padded = pairs.padded(log_envelope[order, None]).masked_fill(pairs.missing[:, :, None], -torch.inf)
+    new_node, (new_edge,) = block([pairs], node, [edge[order]], [padded.transpose(1, 2)])
+    new_edge = new_edge[torch.argsort(order)]
 
     key_value = block.key_value_node(node)[j] + block.key_value_edge(edge)
     keys, values = key_value[:, :width].numpy(), key_value[:, width:].numpy()
