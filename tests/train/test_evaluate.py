@@ -16,7 +16,7 @@ from ase_hybridham.system import AtomBasis, Basis
 from ase_hybridham.train import evaluate, hamiltonian_error
 from ase_hybridham.train.evaluate import evaluate_system
 from ase_hybridham.train.rotations import rotation_error
-from ase_hybridham.train.spectra import ReferenceSpectrum
+from ase_hybridham.train.spectra import DENSITY, ReferenceSpectrum
 from tests.model.networks import config, network, random_hamiltonian
 from tests.train.synthetic import BASIS, SPLITS, atoms_of, spinful, system_of
 
@@ -65,8 +65,8 @@ def test_bands_are_compared_with_the_overlap_of_the_reference(model, data, monke
     expected = band_error(
         eigenvalues(system, k_points),
         eigenvalues(other, k_points, overlap_threshold=threshold),
-        reference_level=fermi_level(system),
-        predicted_level=fermi_level(other, overlap_threshold=threshold),
+        reference_level=fermi_level(system, density=DENSITY),
+        predicted_level=fermi_level(other, density=DENSITY, overlap_threshold=threshold),
         window=3.0,
     )
     assert found.structures[0].bands["hybrid"] == expected

@@ -8,7 +8,7 @@ from ase import Atoms
 
 from ase_hybridham.solve import fermi_level
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList
-from ase_hybridham.train.spectra import ReferenceSpectrum
+from ase_hybridham.train.spectra import DENSITY, ReferenceSpectrum
 from tests.train.synthetic import atoms_of, system_of
 
 CHAIN = Basis.of(AtomBasis.from_degrees("H", [0], valence=1, cutoff=0.6))
@@ -40,6 +40,17 @@ def test_a_metal_has_no_gap():
     assert (level.gap, level.reference_gap) == (None, None)
 
 
+def test_a_gap_that_only_the_mesh_sees_is_none():
+    """Bands that meet between the k-points of the mesh: the nearest of them lies in one half of the points."""
+    gapless = chain(0.0)
+    reference = ReferenceSpectrum.of(gapless, np.zeros((1, 3)))
+    away = reference.mesh[np.abs(np.abs(reference.mesh[:, 0]) - 0.5) > 1e-6]
+    energies, n = -2 + np.array([-1, 1]) * np.cos(np.pi * away[:, :1]), len(away)
+    partial = replace(reference, mesh=away, path=away[:0], weights=np.full(n, 1 / n), energies=energies[None])
+    assert np.ptp(energies, axis=1).min() > 0.05
+    assert partial._gaps(energies[None]) == (None, None)
+
+
 def test_bands_that_overlap_are_a_negative_gap():
     """Two bands of width 1.6 eV, 1.5 eV apart at every k-point, where the reference has two levels."""
     flat = chain(1.5, hopping=0.0)
@@ -56,7 +67,7 @@ def test_bands_that_overlap_are_a_negative_gap():
 def test_the_level_is_that_of_the_solver():
     system = system_of(atoms_of(2))
     reference = ReferenceSpectrum.of(system)
-    assert reference.level == fermi_level(system)
+    assert reference.level == fermi_level(system, density=DENSITY)
     assert len(reference.path) == 24
     assert len(ReferenceSpectrum.of(system, np.zeros((1, 3))).path) == 1
 
