@@ -136,7 +136,7 @@ class TestGauge:
         set_splits(path, {"train": ["a"], "val": ["d"]})
         phase = {"epochs": 1, "gauge_free": True}
         config = TrainConfig(data=path, output=tmp_path / "run", **{**OPTIONS, "phase1": phase})
-        with pytest.raises(ValueError, match="structure a has no overlap, which gauge_free and shift_weight need"):
+        with pytest.raises(ValueError, match=r"structure a has no overlap, which gauge_free, .* and cell_zero need"):
             train(config, progress=False)
 
     def test_orthogonal_basis_needs_no_s(self, tmp_path):
@@ -146,6 +146,18 @@ class TestGauge:
         append_systems(tmp_path / "d.h5", systems)
         set_splits(tmp_path / "d.h5", {"train": ["a"], "val": ["d"]})
         assert float(losses(tmp_path / "d.h5", tmp_path / "run", {"gauge_free": True})[-1]) > 0
+
+
+def test_coefficients_of_the_cell_reach_the_checkpoint(data_set, tmp_path):
+    """The same surroundings in a taller cell have another H."""
+    atoms, high = atoms_of(7), atoms_of(7)
+    high.set_cell(atoms.cell.array * [[1], [1], [2]])
+    for coefficients in ({}, {"C": 5.0}):
+        losses(data_set, tmp_path / f"run{len(coefficients)}", {"epochs": 1}, cell_zero=coefficients)
+        model = load_model(tmp_path / f"run{len(coefficients)}/model.hham", "cpu")
+        diagonal = [np.diag(model.predict(cell).block(0)) for cell in (atoms, high)]
+        expected = -5.0 / atoms.cell.volume if coefficients else 0.0  # two C atoms in twice the volume
+        np.testing.assert_allclose(diagonal[1] - diagonal[0], expected, atol=1e-6)
 
 
 class TestScales:
@@ -213,10 +225,11 @@ def test_squares_do_not_feel_rotations(options, case):
     assert loss_of(*turned, vocabulary, loss="mse", **options) == pytest.approx(before, rel=1e-6)
 
 
-def losses(data: Path, output: Path, phase: dict[str, Any]) -> list[str]:
+def losses(data: Path, output: Path, phase: dict[str, Any], **options: Any) -> list[str]:
     short = {"epochs": 3, "learning_rate": 1e-2, "warmup_steps": 1, **phase}
     model = {**OPTIONS["model"], "stage2": None}
-    train(TrainConfig(data=data, output=output, device="cpu", model=model, phase1=short), progress=False)
+    config = TrainConfig(data=data, output=output, device="cpu", model=model, phase1=short, **options)
+    train(config, progress=False)
     return [row.split(",")[2] for row in (output / "log.csv").read_text().splitlines()[1:]]
 
 
