@@ -25,6 +25,7 @@ COMMANDS = {
     "predict": "H of a structure from a checkpoint, written for this package or for DeepH's tools",
     "overlap": "S of a structure from its basis functions, with no DFT program, for DeepH's tools",
     "import-deephe3": "a DeepH-E3 checkpoint to one of this package",
+    "learn": "DFT where networks disagree, training, round by round, until the error is small enough",
     "demo": "real DFT data, training and a band plot in minutes",
 }
 

@@ -119,7 +119,7 @@ def _run(args: argparse.Namespace) -> int:
     failed: dict[str, str] = {}
     seconds: dict[str, float] = {}
     made_by = {"made_by": f"hybridham dft {__version__}", "engine": engine.settings()}
-    systems = _computed(todo, args.jobs, failed, seconds)
+    systems = computed(todo, args.jobs, failed, seconds)
     added = append_systems(args.output, systems, compact=args.compact, provenance=made_by)
     n_all = 0
     if args.output.exists():
@@ -198,7 +198,7 @@ def compute(engine: "Engine", atoms: "Atoms") -> tuple["LCAOSystem", float]:
     return system, sum(os.times()[:4]) - begun
 
 
-def _computed(
+def computed(
     todo: Mapping[str, tuple["Engine", "Atoms"]], jobs: int, failed: dict[str, str], seconds: dict[str, float]
 ) -> Iterator[tuple[str, "LCAOSystem"]]:
     """The systems as they come; what does not converge goes to `failed`."""

@@ -1,5 +1,6 @@
 """Which structures are worth computing? Makers of training sets."""
 
+from ase_hybridham.structures.fingerprint import distance_fingerprint, farthest_of
 from ase_hybridham.structures.independence import DistanceRow, Independence, independence
 from ase_hybridham.structures.layers import Layers, layers_of
 from ase_hybridham.structures.sampling import random_graphene
@@ -13,6 +14,8 @@ __all__ = [
     "Layers",
     "Variation",
     "Varied",
+    "distance_fingerprint",
+    "farthest_of",
     "independence",
     "layers_of",
     "random_graphene",

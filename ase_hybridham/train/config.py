@@ -13,6 +13,8 @@ from ase_hybridham.model import ModelConfig, Stage1Config, Stage2Config
 __all__ = ["Phase2Config", "PhaseConfig", "TrainConfig", "first_problem", "read_config", "read_options"]
 
 Options = TypeVar("Options", bound=BaseModel)
+PAGE = "docs/training.md"
+PAGES = {"LearnConfig": "docs/learn.md"}
 
 
 class PhaseConfig(BaseModel):
@@ -128,7 +130,7 @@ def read_options(kind: type[Options], path: str | Path, overrides: Sequence[str]
     try:
         return kind(**entries)
     except ValidationError as error:
-        raise ValueError(f"{path}: {first_problem(error)}") from error
+        raise ValueError(f"{path}: {first_problem(error, kind)}") from error
     except TypeError as error:
         raise ValueError(f"{path}: options must be words ({error})") from error
 
@@ -149,15 +151,17 @@ def _override(entries: dict[str, Any], word: str) -> None:
         raise ValueError(f"override: {word!r} has no readable value") from error
 
 
-def first_problem(error: ValidationError) -> str:
-    """One line on what is wrong with options."""
+def first_problem(error: ValidationError, kind: type[BaseModel] = TrainConfig) -> str:
+    """One line on what is wrong with options of this kind."""
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        models = (TrainConfig, PhaseConfig, ModelConfig, Stage1Config, Stage2Config)
+        groups = (PhaseConfig, ModelConfig, Stage1Config, Stage2Config)
+        models = (kind, *groups) if kind is TrainConfig else (kind,)
         known = [name for model in models for name in model.model_fields]
         near = get_close_matches(str(problem["loc"][-1]), known, 1)
-        return f"unknown option {key}{f', did you mean {near[0]}' if near else ''}? docs/training.md lists all"
+        meant = f", did you mean {near[0]}" if near else ""
+        return f"unknown option {key}{meant}? {PAGES.get(kind.__name__, PAGE)} lists all"
     if problem["type"] == "missing":
         return f"option {key} is missing"
     if not key:  # a rule of several options, which names them itself
