@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (HybridHamError, ValueError, OSError, ImportError, MemoryError) as error:
         print(f"hybridham {args.command}: {_one_line(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"hybridham {args.command}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"hybridham {args.command}: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
 
 

@@ -123,7 +123,7 @@ class _Run:
             self._prepare_phase2(cascade.stage2)
             # in the frames of the edges every turned copy looks the same
             turn = config.augment and config.model.stage2.frame == "global"
-            task, seed = stage2_task(cascade), config.seed + 1
+            task, seed = stage2_task(cascade, bf16=config.precision == "bf16"), config.seed + 1
             self._run("phase2", self._phase(config.phase2, cascade.stage2, task, seed=seed, augment=turn))
             cascade.has_stage2.fill_(hybrid or config.phase2.epochs > 0)
             self._save()
@@ -134,7 +134,7 @@ class _Run:
 
     def _phase(self, config: PhaseConfig, module: nn.Module, task: Task, **options: Any) -> Phase:
         parts = config, module, task, self.cascade, self.graphs, self.valid
-        return Phase(*parts, precision=self.config.precision, group=self.group, **options)
+        return Phase(*parts, group=self.group, **options)
 
     def _save(self) -> None:
         if self.group.first:

@@ -18,7 +18,6 @@ from ase_hybridham.train.data import rotated, stage1_output
 from ase_hybridham.train.distributed import ALONE, Workers
 from ase_hybridham.train.loss import Loss, shifts, without_shift
 from ase_hybridham.train.optimizer import optimizer_of
-from ase_hybridham.train.precision import Precision
 from ase_hybridham.train.schedule import AveragedWeights, LearningRate
 
 __all__ = ["NotFiniteError", "Phase", "Task", "stage1_task", "stage2_task"]
@@ -40,14 +39,16 @@ def stage1_task(cascade: Cascade) -> Task:
     return predict
 
 
-def stage2_task(cascade: Cascade) -> Task:
-    """Stage 2 learns what stage 1 left, from stored features."""
+def stage2_task(cascade: Cascade, *, bf16: bool = False) -> Task:
+    """Stage 2 learns what stage 1 left, from stored features; products in bf16 if asked for, validation is exact."""
     stage2 = cascade.stage2
     assert stage2 is not None
 
     def predict(graph: PairGraph) -> tuple[Tensor, Tensor]:
         output = stage1_output(graph, cascade.config.stage1.n_blocks)
-        return cascade.scale2(graph, *stage2(graph, output))
+        with torch.autocast(cascade.device.type, torch.bfloat16, enabled=bf16 and torch.is_grad_enabled()):
+            node, edge = stage2(graph, output)
+        return cascade.scale2(graph, node.to(cascade.dtype), edge.to(cascade.dtype))
 
     return predict
 
@@ -74,8 +75,6 @@ class Phase:
         Order of structures and rotations in epoch n depend on it and n alone.
     augment : bool
         Turn every structure at random in every step.
-    precision : {"float32", "tf32", "bf16"}
-        bf16: the network is evaluated under autocast; weights, loss and validation stay as they are.
     group : Workers
         Processes that share the steps.
     """
@@ -91,12 +90,11 @@ class Phase:
         *,
         seed: int,
         augment: bool = False,
-        precision: Precision = "float32",
         group: Workers = ALONE,
     ) -> None:
         self.config, self.module, self.task, self.cascade = config, module, task, cascade
         self.train_graphs, self.valid_graphs, self.seed, self.augment = train, valid, seed, augment
-        self.group, self.precision = group, precision
+        self.group = group
         self.sizes, self.valid_sizes = n_hoppings(train), n_hoppings(valid)
         self.loss = Loss(config, cascade.vocabulary, cascade.scale1 if module is cascade.stage1 else cascade.scale2)
         self.parameters = [p for p in module.parameters() if p.requires_grad]
@@ -176,9 +174,7 @@ class Phase:
         if part is None:
             node, edge = whole.node_target[:0], whole.edge_target[:0]
         else:
-            with torch.autocast(whole.distance.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                node, edge = self.task(part)
-            node, edge = node.to(whole.node_target), edge.to(whole.edge_target)
+            node, edge = self.task(part)
         if part is whole:
             return node, edge
         before = whole.batch < step.share.start

@@ -13,9 +13,9 @@ Precision = Literal["float32", "tf32", "bf16"]
 
 @contextmanager
 def products_in(precision: Precision) -> Iterator[None]:
-    """Let CUDA round the factors of float32 products to TF32, or not, while the block runs."""
+    """Let CUDA round the factors of float32 products to TF32 while the block runs, unless float32 is asked for."""
     before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = precision != "float32"
     try:
         yield
     finally:
