@@ -24,7 +24,7 @@ def card_text(card: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"not for: {limit}" for limit in card["limits"])
     if card["errors"]:
         first = max(len(row["structures"]) for row in card["errors"])
-        yield "errors in meV on structures that were not trained on; bands within 1 or 2 eV of E_F, both E_F at zero:"
+        yield "errors in meV, test structures; bands within 1 or 2 eV of E_F, aligned there or at the valence maximum:"
         yield " " * first + "".join(f"{heading:>{WIDTH}}" for _, heading, _ in COLUMNS)
         for row in card["errors"]:
             cells = ("-" if row[key] is None else f"{row[key]:{form}}" for key, _, form in COLUMNS)

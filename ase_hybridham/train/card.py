@@ -99,12 +99,12 @@ def measure(model: TrainedModel, chosen: ErrorSet, *, progress: bool = False) ->
 
 def _levels(system: LCAOSystem, predicted: Sequence[PairBlocks]) -> list[float | None]:
     """Mean errors of the bands in both windows and error of the Fermi level, meV; None where unknown."""
-    levels: list[float | None] = [None] * (len(WINDOWS) + 1)
+    nothing: list[float | None] = [None] * (len(WINDOWS) + 1)
     if system.overlap is None or system.electrons is None:
-        return levels
+        return nothing
     spectrum = ReferenceSpectrum.of(system)
-    for w, window in enumerate(WINDOWS):
-        if spectrum.has_states(window):
-            bands, level = spectrum.errors(predicted, window)
-            levels[w], levels[-1] = 1e3 * bands.aligned[1], 1e3 * abs(level.fermi)
-    return levels
+    windows = [window for window in WINDOWS if spectrum.has_states(window)]
+    bands, level = spectrum.errors_within(predicted, windows)
+    found = dict(zip(windows, bands, strict=True))
+    means = (1e3 * found[window].aligned[1] if window in found else None for window in WINDOWS)
+    return [*means, 1e3 * abs(level.fermi)]

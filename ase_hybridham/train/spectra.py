@@ -92,18 +92,19 @@ class ReferenceSpectrum:
 
     def errors(self, predicted: Sequence[PairBlocks], window: float) -> tuple[BandError, LevelError]:
         """Errors of a Hermitian H on the pairs of the reference; of states within `window` eV of its Fermi level."""
+        (bands,), level = self.errors_within(predicted, (window,))
+        return bands, level
+
+    def errors_within(
+        self, predicted: Sequence[PairBlocks], windows: Sequence[float]
+    ) -> tuple[list[BandError], LevelError]:
+        """The same for several windows at the cost of one."""
         # the blocks must share one basis object's orbitals; radial functions do not matter here
         own = tuple(r.with_values(h.values) for r, h in zip(self.system.hamiltonian, predicted, strict=True))
         other = replace(self.system, hamiltonian=own, fermi_level=None)
         energies, level = _solve(other, self.path, self.mesh, self.weights, PREDICTED_THRESHOLD)
-        n = len(self.path)
-        bands = band_error(
-            self.energies[:, :n],
-            energies[:, :n],
-            reference_level=self.level,
-            predicted_level=level,
-            window=window,
-        )
+        n, levels = len(self.path), {"reference_level": self.level, "predicted_level": level}
+        bands = [band_error(self.energies[:, :n], energies[:, :n], window=window, **levels) for window in windows]
         return bands, LevelError(level - self.level, *self._gaps(energies))
 
     def _gaps(self, energies: NDArray) -> tuple[float | None, float | None]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ase_hybridham
-from ase_hybridham.cli import twisted_demo
+from ase_hybridham.cli import demo, twisted_demo
 from ase_hybridham.io import read_deeph, read_openmx_band
 from ase_hybridham.model import checkpoint
 from ase_hybridham.system import PairBlocks
@@ -87,3 +87,11 @@ def test_the_reference_is_small_and_complete():
     # bands that are left out are farther from the level than any window
     assert energies[:, 0].min() < level - twisted_demo.WINDOWS[-1]
     assert energies[:, -1].max() > level + twisted_demo.WINDOWS[-1]
+
+
+def test_the_demo_says_in_one_line_what_it_leaves_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoint, "PACKAGED", tmp_path)
+    monkeypatch.delenv("HYBRIDHAM_MODELS", raising=False)
+    assert demo._twisted(tmp_path) is None
+    told = capsys.readouterr().err.splitlines()
+    assert told[1:] == ["   left out: no graphene-bilayer.hham is in this installation"]
