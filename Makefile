@@ -29,6 +29,7 @@ benchmarks: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.overlap_speed
 	$(BIN)/python -m tests.benchmarks.near_singular
 	$(BIN)/python -m tests.benchmarks.stage1_speed
+	$(BIN)/python -m tests.benchmarks.stage2_speed
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

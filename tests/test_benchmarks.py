@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ase_hybridham.overlap import assembly
-from tests.benchmarks import overlap_speed
+from tests.benchmarks import overlap_speed, stage2_speed
 from tests.benchmarks.bilayers import twisted_bilayer
 from tests.benchmarks.costs import resident_memory, tensor_memory
 from tests.benchmarks.stage1_speed import QUICK, Report, compare, contestants, main
@@ -28,6 +28,23 @@ def test_a_wrong_network_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str
     compare(both, report)
     assert report.failed
     assert "FAIL" in capsys.readouterr().out
+
+
+def test_quick_run_of_stage2_prints_every_section(capfd: pytest.CaptureFixture[str]) -> None:
+    assert stage2_speed.main(["--quick"]) == 0
+    printed = capfd.readouterr().out
+    assert "FAIL" not in printed
+    for words in ("float64", "backward, Eq. 3-5", "stage 1, once", "frame global", "turning", "GEMM"):
+        assert words in printed
+
+
+def test_another_softmax_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    cascade = stage2_speed.network(stage2_speed.QUICK)
+    good, report = torch.softmax, Report(quick=True)
+    monkeypatch.setattr(torch, "softmax", lambda scores, dim: good(1.01 * scores, dim))
+    stage2_speed.compare(cascade, stage2_speed.pairs_of(1, stage2_speed.QUICK), report)
+    assert report.failed
+    assert capsys.readouterr().out.count("FAIL") == 2
 
 
 def test_quick_run_of_overlaps_prints_every_section(capfd: pytest.CaptureFixture[str]) -> None:

@@ -110,13 +110,10 @@ class Stage2(nn.Module):
 
     def forward(self, graph: PairGraph, output: Stage1Output) -> tuple[Tensor, Tensor]:
         """Scaled corrections of on-site blocks (N, size) and hoppings (E, size)."""
-        again, on_cpu = (
-            torch.is_grad_enabled() and self.edges_per_chunk is not None,
-            graph.distance.device.type == "cpu",
-        )
-        n_edges = len(graph.reverse)
-        if again or (on_cpu and not torch.is_grad_enabled()):
-            n_edges = self.edges_per_chunk or PREDICTION_EDGES
+        training, n_edges = torch.is_grad_enabled(), self.edges_per_chunk or len(graph.reverse)
+        if not training and graph.distance.device.type == "cpu":
+            n_edges = PREDICTION_EDGES
+        again = training and self.edges_per_chunk is not None
         chunks = graph.frames(self.layout.lmax).chunks(max(n_edges, 1))
         ranges, told = [PairRows(graph, chunk) for chunk in chunks], self.frame.groups(graph, output)
         onsite, hopping = self.transformer(graph, ranges, told, self.input_scale, again=again)

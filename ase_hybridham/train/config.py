@@ -77,7 +77,7 @@ class TrainConfig(BaseModel):
     edges_per_chunk: int | None = Field(
         None,
         ge=1,
-        description="stage 1: hoppings evaluated at a time, then again for the derivative: saves memory",
+        description="hoppings evaluated at a time, then again for the derivative: saves memory",
     )
     cell_zero: dict[str, float] = Field({}, description="c of elements, eV angstrom^3: H carries sum c N/V times S")
     augment: bool = Field(True, description="frame global: every structure is turned at random in every step")

@@ -19,6 +19,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch_geometric.data import Batch
 from torch_geometric.utils import scatter, softmax
 
 from ase_hybridham.model import Cascade, Domain, ModelConfig, PairGraph, Stage1Output, Stage2
@@ -27,7 +28,7 @@ from ase_hybridham.model.pairrows import PairRows
 from ase_hybridham.model.transformer import NEGLIGIBLE
 from ase_hybridham.system import AtomBasis, Basis, PairBlocks, PairList
 from ase_hybridham.train import Phase2Config
-from ase_hybridham.train.data import add_stage1, batches, rotated
+from ase_hybridham.train.data import add_stage1, rotated
 from ase_hybridham.train.phase import Phase, stage2_task
 from tests.benchmarks.bilayers import twisted_bilayer
 from tests.benchmarks.costs import Action, best, print_shares, resident_memory, shares, tensor_memory
@@ -222,7 +223,7 @@ def phase2(size: Size, frame: str, report: Report) -> None:
     )
     report.check(line, share <= SHARE, f"{SHARE:.0f} %")
     if frame == "global":
-        batch = next(batches(graphs, 1))
+        batch = Batch.from_data_list(graphs[:1])
         (turning,) = best([lambda: rotated(batch, cascade, rng)], size.repeats)
         print(f"      turning what is stored: {100 * turning * len(graphs) / epoch:.1f} % of an epoch")
 

@@ -13,6 +13,7 @@ from ase_hybridham.model.edgeframes import Chunk
 from ase_hybridham.model.invariants import DensityInvariants, TupleInvariants
 from ase_hybridham.model.pairrows import PairRows
 from ase_hybridham.system import PairList
+from tests.benchmarks.costs import tensor_memory
 from tests.model.networks import MIXED, config, network, structure, turned
 
 ATOMS = structure(MIXED, 11, n_atoms=6, pbc=(True, True, True))
@@ -194,3 +195,59 @@ def test_weights_of_the_fusion(option, part):
         new_node, new_edge = cascade(graph)
         change = max((new_node - node).abs().max(), (new_edge - edge).abs().max())
         assert (change > 1e-3) == matters
+
+
+class TestChunks:
+    """Atoms with all their pairs pass in ranges: with little memory, and the same result."""
+
+    @pytest.mark.parametrize(
+        "options", [{}, {"frame": "global"}, {"feature_shift": 1, "invariants": "tuples"}], ids=str
+    )
+    def test_prediction(self, monkeypatch, options):
+        cascade = cascade_with(**options)
+        whole = cascade.predict(pairs_of(ATOMS)).values
+        for n_edges in (1, 40):
+            monkeypatch.setattr("ase_hybridham.model.cascade.PREDICTION_EDGES", n_edges)
+            np.testing.assert_allclose(cascade.predict(pairs_of(ATOMS)).values, whole, atol=1e-10)
+
+    @pytest.mark.parametrize("frame", ["edge", "global"])
+    def test_gradient(self, frame):
+        cascade = cascade_with(frame=frame)
+        graph, gradients = graph_of(cascade, ATOMS), []
+        with torch.no_grad():
+            output = cascade.stage1(graph)
+        for n_edges in (None, 40):
+            cascade.stage2.edges_per_chunk = n_edges
+            cascade.stage2.zero_grad()
+            node, edge = cascade.stage2(graph, output)
+            (node.square().sum() + edge.square().sum()).backward()
+            gradients.append([parameter.grad.clone() for parameter in cascade.stage2.parameters()])
+        for whole, chunked in zip(*gradients, strict=True):
+            torch.testing.assert_close(chunked, whole, rtol=1e-9, atol=1e-9)
+
+    def test_memory(self):
+        """Of training, in chunks; it keeps the rows of pairs between blocks, not what blocks make of them."""
+        cascade, atoms = cascade_with(n_blocks=4, width=16), structure(MIXED, 1, n_atoms=40, pbc=(True, True, True))
+        graph, found = graph_of(cascade, atoms), []
+        with torch.no_grad():
+            output = cascade.stage1(graph)
+
+        def step() -> None:
+            node, edge = cascade.stage2(graph, output)
+            (node.sum() + edge.sum()).backward()
+
+        for n_edges in (None, len(graph.reverse) // 20):
+            cascade.stage2.edges_per_chunk = n_edges
+            found.append(tensor_memory(step))
+        assert found[1] < found[0] / 3
+
+
+def test_a_hopping_fades_out_at_the_cutoff():
+    """H of the other pairs does not jump when an atom leaves."""
+    cascade = cascade_with()
+    blocks = []
+    for gap in (0.3, 3e-3, -3e-3):  # S leaves C at 4.2 angstrom
+        hamiltonian = cascade.predict(pairs_of(Atoms("CCS", [[0, 0, 0], [1.3, 0, 0], [0, 0, 4.2 - gap]])))
+        blocks.append(hamiltonian.block(int(np.flatnonzero(hamiltonian.pairs.j[3:] == 1)[0]) + 3))
+    assert np.abs(blocks[0] - blocks[2]).max() > 1e-3
+    assert np.abs(blocks[1] - blocks[2]).max() < 1e-2 * np.abs(blocks[0] - blocks[2]).max()
