@@ -23,6 +23,7 @@ from ase_hybridham.train.data import ReadOnce, add_stage1, domain_of, few_of, gr
 from ase_hybridham.train.distributed import Workers, workers
 from ase_hybridham.train.evaluate import evaluate
 from ase_hybridham.train.log import MODEL_FILE, RunLog, bar_of
+from ase_hybridham.train.loss import aligned
 from ase_hybridham.train.phase import NotFiniteError, Phase, Task, stage1_task, stage2_task
 from ase_hybridham.train.precision import products_in
 from ase_hybridham.train.warmstart import base_of, fit_missing, start
@@ -113,6 +114,8 @@ class _Run:
         """Train, and return the checkpoint."""
         config, cascade, model = self.config, self.cascade, self.model
         cascade.stage1.edges_per_chunk = config.edges_per_chunk
+        if cascade.stage2 is not None:
+            cascade.stage2.edges_per_chunk = config.edges_per_chunk
         self._fit_scale()
         hybrid = "stage2" in self.same and not config.phase1.epochs  # what is trained goes with this stage 1
         cascade.has_stage2.fill_(hybrid)
@@ -149,7 +152,10 @@ class _Run:
         elif "scale1" in self.same:
             fit_missing(self.cascade.scale1, few_of(self.graphs))
         else:
-            self.cascade.scale1.fit(few_of(self.graphs))
+            graphs = few_of(self.graphs)
+            self.cascade.scale1.fit(graphs)
+            if self.config.phase1.gauge_free:
+                self.cascade.scale1.fit(aligned(graphs, self.cascade.scale1))
 
     @torch.no_grad()
     def _prepare_phase2(self, stage2: Stage2) -> None:

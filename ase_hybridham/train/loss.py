@@ -4,6 +4,8 @@ Components are orthonormal, |h|^2 = |H|^2: the mean square over them is that of 
 structure, the best d = mu S for the difference d of all its blocks. Letters: N atoms, E hoppings.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from ase_hybridham.model import PairGraph, TargetScale, Vocabulary
 from ase_hybridham.train.config import PhaseConfig
 
-__all__ = ["Loss", "shifts", "without_shift"]
+__all__ = ["Loss", "aligned", "shifts", "without_shift"]
 
 MEV = 1e3
 # eV: parts with a smaller scale than this would have all the weight; bands do not feel them
@@ -132,6 +134,22 @@ def without_shift(node: Tensor, edge: Tensor, graph: PairGraph, mu: Tensor) -> t
     """The differences after mu S is taken off, structure by structure."""
     of_node, of_edge = _structures(graph)
     return node - mu[of_node, None] * graph.node_overlap, edge - mu[of_edge, None] * graph.edge_overlap
+
+
+@torch.no_grad()
+def aligned(graphs: Sequence[PairGraph], scale: TargetScale) -> list[PairGraph]:
+    """Copies whose targets have no shift against the mean of a fitted scale: what a gauge-free loss sees of them.
+
+    Zeros of energy that differ would else be taken for a spread of all levels on site.
+    """
+    copies = []
+    for graph in graphs:
+        node, edge = scale(graph, torch.zeros_like(graph.node_target), torch.zeros_like(graph.edge_target))
+        mu = shifts(graph.node_target - node, graph.edge_target - edge, graph)
+        copy = graph.clone()
+        copy.node_target, copy.edge_target = without_shift(graph.node_target, graph.edge_target, graph, mu)
+        copies.append(copy)
+    return copies
 
 
 def _structures(graph: PairGraph) -> tuple[Tensor, Tensor]:

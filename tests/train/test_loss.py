@@ -15,7 +15,7 @@ from ase_hybridham.store import DataSet, append_systems, set_splits
 from ase_hybridham.symmetry import rotate_system
 from ase_hybridham.system import LCAOSystem, PairBlocks
 from ase_hybridham.train import PhaseConfig, TrainConfig, evaluate, hamiltonian_error, train
-from ase_hybridham.train.loss import Loss, shifts, without_shift
+from ase_hybridham.train.loss import Loss, aligned, shifts, without_shift
 from tests.train.synthetic import BASIS, OPTIONS, SPLITS, atoms_of, system_of
 
 SPINS = ["none", "collinear", "spinor"]
@@ -129,6 +129,20 @@ class TestGauge:
         moved = [shifted(system, eps) for system, eps in zip(exact, self.EPS, strict=True)]
         found = loss_of(moved, exact, vocabulary, loss="mae", gauge_free=True, shift_weight=2.0)
         assert found == pytest.approx(2 * np.abs(self.EPS).mean(), rel=1e-9)
+
+    def test_scales_of_aligned_targets_do_not_feel_shifts(self, case):
+        exact, _, vocabulary = case
+        moved = [shifted(system, eps) for system, eps in zip(exact, self.EPS, strict=True)]
+        sigma = {}
+        for name, systems in (("exact", exact), ("moved", moved)):
+            scale, graphs = TargetScale(vocabulary).double(), [graph_of(system, vocabulary) for system in systems]
+            scale.fit(graphs)
+            sigma[name, "raw"] = scale.node_sigma.clone()
+            scale.fit(aligned(graphs, scale))
+            sigma[name, "aligned"] = scale.node_sigma
+        known = sigma["exact", "raw"] > 1e-3
+        assert (sigma["moved", "raw"][known] > 1.1 * sigma["exact", "raw"][known]).any()
+        torch.testing.assert_close(sigma["moved", "aligned"], sigma["exact", "aligned"], rtol=0.05, atol=1e-4)
 
     def test_data_without_s(self, tmp_path):
         path = tmp_path / "d.h5"
