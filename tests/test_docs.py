@@ -171,7 +171,7 @@ def test_option_tables_are_those_of_the_code():
         assert [row[:3] for row in rows] == expected, name
         assert all(len(row) == 4 and row[3] for row in rows), name
         seen.add(model)
-    assert seen == {"TrainConfig", "PhaseConfig", "ModelConfig", "Stage1Config", "Stage2Config"}
+    assert seen == {"TrainConfig", "PhaseConfig", "ModelConfig", "Stage1Config", "Stage2Config", "LearnConfig"}
 
 
 def test_defaults_of_phase_2_are_those_the_page_names():
