@@ -1,6 +1,8 @@
 """hybridham train: train both stages on a data set."""
 
 import argparse
+import logging
+import os
 import sys
 
 
@@ -19,7 +21,12 @@ def run(args: argparse.Namespace) -> int:
     from ase_hybridham.train import read_config, train
 
     config = read_config(args.config, args.override)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
+    if not first:
+        logging.getLogger("ase_hybridham").setLevel(logging.ERROR)
     path = train(config, resume=args.resume)
+    if not first:
+        return 0
     metrics = read_metadata(path)["metrics"]
     if args.json:
         print(json.dumps({"checkpoint": str(path), "metrics": metrics}))

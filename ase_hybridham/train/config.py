@@ -27,6 +27,7 @@ class PhaseConfig(BaseModel):
     edges_per_batch: int | None = Field(None, ge=1, description="instead: hoppings in a step, at most")
     optimizer: Literal["adamw", "soap"] = Field("adamw", description="SOAP: Adam in the basis of Shampoo")
     refresh: int = Field(10, ge=1, description="soap: steps between two updates of its bases")
+    basis_size: int = Field(256, ge=1, description="soap: a longer side of a weight matrix keeps its own basis")
     learning_rate: float = Field(5e-3, gt=0, description="largest of the schedule")
     schedule: Literal["cosine", "plateau"] = "cosine"
     warmup_steps: int = Field(50, ge=0, description="steps until the full rate")

@@ -28,7 +28,8 @@ def optimizer_of(
 ) -> torch.optim.Optimizer:
     """The optimizer that the options name, with a rate of 0: the schedule sets it before every step."""
     if config.optimizer == "soap":
-        return SOAP(parameters, lr=0.0, weight_decay=config.weight_decay, refresh=config.refresh)
+        decay, size = config.weight_decay, config.basis_size
+        return SOAP(parameters, lr=0.0, weight_decay=decay, refresh=config.refresh, max_size=size)
     fused = device.type == "cpu" or None
     return torch.optim.AdamW(parameters, lr=0.0, eps=EPS, weight_decay=config.weight_decay, fused=fused)
 

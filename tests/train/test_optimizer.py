@@ -201,7 +201,8 @@ def test_options_choose_the_optimizer():
     params = parameters([(4, 3)])
     adam = optimizer_of(PhaseConfig(weight_decay=0.1), params, torch.device("cpu"))
     assert isinstance(adam, torch.optim.AdamW)
-    soap = optimizer_of(PhaseConfig(optimizer="soap", refresh=4, weight_decay=0.1), params, torch.device("cpu"))
+    config = PhaseConfig(optimizer="soap", refresh=4, basis_size=7, weight_decay=0.1)
+    soap = optimizer_of(config, params, torch.device("cpu"))
     assert isinstance(soap, SOAP)
-    assert soap.param_groups[0]["refresh"] == 4
+    assert (soap.param_groups[0]["refresh"], soap.param_groups[0]["max_size"]) == (4, 7)
     assert adam.param_groups[0]["weight_decay"] == soap.param_groups[0]["weight_decay"] == 0.1
