@@ -1,6 +1,7 @@
 """Both stages in a row: baseline Hamiltonian, correction, blocks."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -80,8 +81,6 @@ class Stage2(nn.Module):
         As in `Stage1`.
     """
 
-    input_scale: Tensor
-
     def __init__(self, config: Stage2Config, layout: FeatureLayout, vocabulary: Vocabulary, domain: Domain) -> None:
         super().__init__()
         self.edges_per_chunk: int | None = None
@@ -98,15 +97,23 @@ class Stage2(nn.Module):
             domain.n_neighbors,
             self.layout.lmax,
         )
-        # one number per group and kind keeps the inputs near 1 and commutes with rotations
-        self.register_buffer("input_scale", torch.ones(3, config.n_groups, dtype=torch.float64))
 
-    def inputs(self, graph: PairGraph, output: Stage1Output) -> tuple[list[Tensor], ...]:
-        """What atoms, hoppings and on-site pairs are told in every group: joined rows, unscaled."""
+    def inputs(self, graph: PairGraph, output: Stage1Output) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """What atoms, hoppings and on-site pairs are told in every group that is told anything: joined rows."""
         (chunk,) = graph.frames(self.layout.lmax).chunks(len(graph.reverse))
-        told = [inputs.joined(graph, chunk) for inputs in self.frame.groups(graph, output)]
-        nothing = [graph.distance.new_zeros(1, 1)] * (self.input_scale.shape[1] - len(told))
-        return tuple(nothing + [kinds[k] for kinds in told] for k in range(3))
+        return [told.joined(graph, chunk) for told in self.frame.groups(graph, output)]
+
+    @torch.no_grad()
+    def fit_inputs(self, examples: Iterable[tuple[PairGraph, Stage1Output]]) -> None:
+        """Set the means and deviations of what the Transformer is told, over some structures."""
+        sums: list[list[Tensor]] = []
+        for graph, output in examples:
+            given = [rows.double() for kinds in self.inputs(graph, output) for rows in kinds]
+            new = [[rows.new_tensor(len(rows)), rows.sum(0), rows.square().sum(0)] for rows in given]
+            sums = [list(map(torch.add, *both)) for both in zip(sums, new, strict=True)] if sums else new
+        maps = [linear for kinds in self.transformer.input_maps for linear in kinds]
+        for linear, (count, total, squares) in zip(maps, sums, strict=True):
+            linear.fit(int(count), total, squares, by_column=self.frame.invariant)
 
     def forward(self, graph: PairGraph, output: Stage1Output) -> tuple[Tensor, Tensor]:
         """Scaled corrections of on-site blocks (N, size) and hoppings (E, size)."""
@@ -116,7 +123,7 @@ class Stage2(nn.Module):
         again = training and self.edges_per_chunk is not None
         chunks = graph.frames(self.layout.lmax).chunks(max(n_edges, 1))
         ranges, told = [PairRows(graph, chunk) for chunk in chunks], self.frame.groups(graph, output)
-        onsite, hopping = self.transformer(graph, ranges, told, self.input_scale, again=again)
+        onsite, hopping = self.transformer(graph, ranges, told, again=again)
         return self.frame.read_out(graph, output, chunks, onsite, hopping, again=again)
 
 

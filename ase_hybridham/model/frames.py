@@ -198,8 +198,11 @@ class Frame(nn.Module):
     ----------
     node_inputs, edge_inputs, onsite_inputs : lists over groups of int
         Numbers given to the Transformer for every atom, hopping and on-site pair.
+    invariant : bool
+        Whether these numbers are the same however a structure is turned.
     """
 
+    invariant: bool
     node_inputs: list[int]
     edge_inputs: list[int]
     onsite_inputs: list[int]
@@ -272,6 +275,7 @@ class Frame(nn.Module):
 class EdgeFrame(Frame):
     """Invariants in, gated covariant features out."""
 
+    invariant = True
     partner_sign: Tensor
 
     def __init__(self, config: Stage2Config, layout: FeatureLayout, vocabulary: Vocabulary) -> None:
@@ -338,6 +342,8 @@ class EdgeFrame(Frame):
 
 class GlobalFrame(Frame):
     """Components of the lab frame in and out."""
+
+    invariant = False
 
     def __init__(self, config: Stage2Config, layout: FeatureLayout, vocabulary: Vocabulary) -> None:
         super().__init__(config, layout, vocabulary)

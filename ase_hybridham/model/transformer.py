@@ -11,6 +11,7 @@ products with a few rows of its atom, for all pairs of an atom at once.
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +24,12 @@ from ase_hybridham.model.invariants import DensityInvariants, TupleInvariants, m
 from ase_hybridham.model.pairrows import PairRows, joined, run
 from ase_hybridham.model.vocabulary import Vocabulary
 
-__all__ = ["GraphTransformer", "GroupInputs", "Part"]
+__all__ = ["GraphTransformer", "GroupInputs", "InputMap", "Part"]
 
 # exp of this is what a pair at the cutoff weighs in the softmax of its atom
 NEGLIGIBLE = 1e-12
+# of all columns of an input together; and of one column, against them: below, it is rounding or says nothing
+LEAST_RMS, LEAST_DEVIATION = 1e-4, 0.01
 
 # columns of a joined row: the first one, and the rows
 Part = tuple[int, Tensor]
@@ -61,20 +64,38 @@ class GroupInputs:
         return nodes, edges, onsite
 
 
-class _JoinedLinear(nn.Linear):
-    """Linear map of joined rows that are given in parts; columns that are not given count as zero."""
+class InputMap(nn.Linear):
+    """Linear map of joined rows that are given in parts, less their mean and over their deviation.
+
+    Most of what a pair is told is the same in all structures like those of the training set; what differs is little,
+    and would be learned late.
+    """
+
+    input_mean: Tensor
+    input_deviation: Tensor
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__(n_in, n_out, bias=False)
+        self.register_buffer("input_mean", torch.zeros(n_in, dtype=torch.float64))
+        self.register_buffer("input_deviation", torch.ones(n_in, dtype=torch.float64))
 
-    def forward(self, parts: list[Part], factor: Tensor) -> Tensor:  # type: ignore[override]
-        """(n_rows, n_out), times a number."""
-        weight, out = self.weight * factor, None
+    def forward(self, parts: list[Part], *, less_mean: bool = True) -> Tensor:  # type: ignore[override]
+        """(n_rows, n_out); if the parts of a row come in several calls, one of them takes off the mean."""
+        weight = self.weight / self.input_deviation
+        out = -weight @ self.input_mean if less_mean else weight.new_zeros(1)
         for start, rows in parts:
-            matrix = weight[:, start : start + rows.shape[1]].t()
-            out = rows @ matrix if out is None else torch.addmm(out, rows, matrix)
-        assert out is not None
+            out = torch.addmm(out, rows, weight[:, start : start + rows.shape[1]].t())
         return out
+
+    def fit(self, count: int, total: Tensor, squares: Tensor, *, by_column: bool) -> None:
+        """Set mean and deviation from sums over the rows of a training set; or no mean, and one deviation for all."""
+        mean, square = total / count, squares / count
+        rms = square.mean().sqrt().clamp(min=LEAST_RMS)
+        if by_column:
+            self.input_mean.copy_(mean)
+            self.input_deviation.copy_((square - mean.square()).clamp(min=0).sqrt().clamp(min=LEAST_DEVIATION * rms))
+        else:
+            self.input_deviation.fill_(rms)
 
 
 class _Block(nn.Module):
@@ -188,13 +209,19 @@ class GraphTransformer(nn.Module):
         self.distance = nn.Linear(config.n_gaussians, d)
         make = DensityInvariants if config.invariants == "density" else TupleInvariants
         self.invariants = make(config, vocabulary, reach, lmax, n_neighbors)
-        self.node_maps = nn.ModuleList(_JoinedLinear(n, d) for n in node_inputs)
-        self.edge_maps = nn.ModuleList(_JoinedLinear(n, d) for n in edge_inputs)
-        self.onsite_maps = nn.ModuleList(_JoinedLinear(n, d) for n in onsite_inputs)
+        self.node_maps = nn.ModuleList(InputMap(n, d) for n in node_inputs)
+        self.edge_maps = nn.ModuleList(InputMap(n, d) for n in edge_inputs)
+        self.onsite_maps = nn.ModuleList(InputMap(n, d) for n in onsite_inputs)
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.n_groups * config.n_blocks))
 
+    @property
+    def input_maps(self) -> list[tuple[InputMap, ...]]:
+        """Of atoms, hoppings and on-site pairs in every group that is told anything."""
+        groups = zip(self.node_maps, self.edge_maps, self.onsite_maps, strict=True)
+        return [tuple(cast(InputMap, linear) for linear in kinds) for kinds in groups]
+
     def forward(
-        self, graph: PairGraph, ranges: list[PairRows], told: list[GroupInputs], scale: Tensor, *, again: bool = False
+        self, graph: PairGraph, ranges: list[PairRows], told: list[GroupInputs], *, again: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
         """Rows of the on-site pairs (N, width), and of the hoppings of every range of atoms (n_hoppings, width).
 
@@ -205,8 +232,6 @@ class GraphTransformer(nn.Module):
             All atoms, range by range.
         told : list of GroupInputs
             Of all groups, or of all but the first ones.
-        scale : Tensor, shape (3, n_groups)
-            Factors of the inputs of atoms, hoppings and on-site pairs.
         again : bool
             Evaluate ranges a second time for the derivative instead of keeping what is in between.
         """
@@ -218,9 +243,9 @@ class GraphTransformer(nn.Module):
         for p in range(c.n_groups):
             node = node + invariants
             if (k := p - c.n_groups + len(told)) >= 0:
-                node = node + c.alpha * self.node_maps[k](told[k].nodes, scale[0, p])
-                rows = self._told(graph, ranges, told[k], k, scale[1:, p] * c.lambda_, again=again)
-                edges = [edge + row for edge, row in zip(edges, rows, strict=True)]
+                node = node + c.alpha * self.node_maps[k](told[k].nodes)
+                rows = self._told(graph, ranges, told[k], k, again=again)
+                edges = [edge + c.lambda_ * row for edge, row in zip(edges, rows, strict=True)]
             for block in self.blocks[p * c.n_blocks : (p + 1) * c.n_blocks]:
                 node, edges = block(ranges, node, edges, biases, again=again)
         onsite = joined([edge.index_select(0, pairs.onsite) for pairs, edge in zip(ranges, edges, strict=True)])
@@ -242,18 +267,19 @@ class GraphTransformer(nn.Module):
         return pairs.merged(self.onsite_embedding(graph.species[atoms]), hopping)
 
     def _told(
-        self, graph: PairGraph, ranges: list[PairRows], inputs: GroupInputs, k: int, scale: Tensor, *, again: bool
+        self, graph: PairGraph, ranges: list[PairRows], inputs: GroupInputs, k: int, *, again: bool
     ) -> list[Tensor]:
         """What the pairs of every range are told of stage 1."""
         edge_map, (i, j) = self.edge_maps[k], graph.edge_index
-        of_i, of_j = (edge_map(parts, scale[0]) if parts else None for parts in inputs.ends)
+        of_i, of_j = (edge_map(parts, less_mean=False) if parts else None for parts in inputs.ends)
 
         def hoppings(pairs: PairRows) -> list[Tensor]:
             """To the hoppings, and to their reverse hoppings."""
-            return [edge_map(parts, scale[0]) for parts in inputs.hoppings(pairs.chunk) if parts]
+            own, reverse = inputs.hoppings(pairs.chunk)
+            return [edge_map(own), *([edge_map(reverse, less_mean=False)] if reverse else [])]
 
         told = [run(hoppings, pairs, again=again) for pairs in ranges]
-        onsite = self.onsite_maps[k](inputs.onsite, scale[1])
+        onsite = self.onsite_maps[k](inputs.onsite)
         reverse = joined([rest[0] for _, *rest in told]) if len(told[0]) > 1 else None
         out = []
         for pairs, (rows, *_) in zip(ranges, told, strict=True):

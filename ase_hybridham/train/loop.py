@@ -66,11 +66,28 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
             return _Run(config, group, log, progress and group.first).both_phases()
 
 
+def enough_for(config: TrainConfig, group: Workers) -> None:
+    """Check that every process has something to do.
+
+    Raises
+    ------
+    ValueError
+        If a step has fewer structures than there are processes.
+    """
+    for name, phase in {"phase1": config.phase1, "phase2": config.phase2}.items():
+        if phase.epochs and phase.edges_per_batch is None and phase.batch_size < group.size:
+            raise ValueError(
+                f"{name}.batch_size: expected at least one structure for each of {group.size} processes, got "
+                f"{phase.batch_size}; raise it, or start fewer processes"
+            )
+
+
 class _Run:
     """What both phases work on."""
 
     def __init__(self, config: TrainConfig, group: Workers, log: RunLog, progress: bool) -> None:
         torch.manual_seed(config.seed)
+        enough_for(config, group)
         config, base, digest = base_of(config)
         self.config, self.group, self.log, self.progress = config, group, log, progress
         memory = float("inf") if config.memory_GB is None else 1e9 * config.memory_GB
@@ -171,16 +188,16 @@ class _Run:
         else:
             cascade.scale2.set_unit()
         n_blocks = cascade.config.stage1.n_blocks
-        squares = torch.zeros_like(stage2.input_scale)
-        for graph in self.graphs:
-            for kind, groups in enumerate(stage2.inputs(graph, stage1_output(graph, n_blocks))):
-                squares[kind] += torch.stack([rows.square().mean() for rows in groups])
-        stage2.input_scale.copy_(torch.rsqrt((squares / len(self.graphs)).clamp(min=1e-8)))
+        stage2.fit_inputs((graph, stage1_output(graph, n_blocks)) for graph in self.graphs)
 
     def _run(self, name: str, phase: Phase) -> None:
         """Train what is left of a phase, and keep its best weights."""
         log = self.log
         log.restore(name, phase)
+        if self.group.sum([phase.epoch]) != [phase.epoch * self.group.size]:
+            raise ValueError(
+                f"{log.folder}: not all processes see the same state.pt; output must be a folder they share"
+            )
         try:
             with bar_of(name, phase.epoch, phase.config.epochs, progress=self.progress) as bar:
                 while not phase.finished:

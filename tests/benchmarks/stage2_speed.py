@@ -70,6 +70,8 @@ def network(size: Size, frame: str = "edge") -> Cascade:
         for parameter in cascade.stage2.parameters():
             if not parameter.any():
                 parameter.add_(0.1 * torch.randn_like(parameter))
+        graph = cascade.graph(pairs_of(1, size))
+        cascade.stage2.fit_inputs([(graph, cascade.stage1(graph))])
     return cascade
 
 
@@ -100,11 +102,11 @@ def joined_form(stage2: Stage2, graph: PairGraph, output: Stage1Output) -> list[
     edge = torch.cat([hopping, body.onsite_embedding(graph.species)])
     told = stage2.inputs(graph, output)
     for p in range(c.n_groups):
-        nodes, edges, onsite = (rows[p] * factor[p] for rows, factor in zip(told, stage2.input_scale, strict=True))
-        node = node + c.alpha * linear(nodes, body.node_maps[p].weight) + c.beta * invariants
-        edge = edge + c.lambda_ * torch.cat(
-            [linear(edges, body.edge_maps[p].weight), linear(onsite, body.onsite_maps[p].weight)]
-        )
+        maps = (body.node_maps[p], body.edge_maps[p], body.onsite_maps[p])
+        given = ((rows - m.input_mean) / m.input_deviation for rows, m in zip(told[p], maps, strict=True))
+        nodes, edges, onsite = (linear(rows, m.weight) for rows, m in zip(given, maps, strict=True))
+        node = node + c.alpha * nodes + c.beta * invariants
+        edge = edge + c.lambda_ * torch.cat([edges, onsite])
         for block in body.blocks[p * c.n_blocks : (p + 1) * c.n_blocks]:
             node, edge = joined_block(block, node, edge, i, j, bias)
     hopping, onsite = edge.split([len(envelope), n])

@@ -51,6 +51,9 @@ def network(
         ]
     cascade.scale1.fit(training)
     cascade.scale2.fit(training, centered=False)
+    if cascade.stage2 is not None:
+        with torch.no_grad():
+            cascade.stage2.fit_inputs((graph, cascade.stage1(graph)) for graph in training)
     cascade.has_stage2.fill_(True)
     return cascade.to(device)
 

@@ -98,22 +98,48 @@ class TestBothFrames:
 
 
 def test_features_reach_the_group_they_belong_to():
-    """Block p's features go to group p; `feature_shift` moves them one group on, and the first gets none."""
+    """Block p's features go to group p; `feature_shift` moves them one group on, and the first is told nothing."""
     for shift in (0, 1):
         cascade = hybrid(n_groups=3, feature_shift=shift)
         graph = cascade.graph(PAIRS)
         output = cascade.stage1(graph)
         before = cascade.stage2.inputs(graph, output)
-        output.nodes[1] = output.nodes[1] * 2
+        output.nodes[1] = 2 * output.nodes[1]
         after = cascade.stage2.inputs(graph, output)
-        changed = [bool((a != b).any()) for a, b in zip(before[0], after[0], strict=True)]
-        assert changed == [p - shift == 1 for p in range(3)]
-        assert bool(before[0][0].any()) == (shift == 0)
+        changed = [bool((a[0] != b[0]).any()) for a, b in zip(before, after, strict=True)]
+        assert changed == [p - shift == 1 for p in range(shift, 3)]
         # the last group is told stage 1's own output
         output.edge_out = output.edge_out + 1
         last = cascade.stage2.inputs(graph, output)
-        changed = [bool((a != b).any()) for a, b in zip(after[1], last[1], strict=True)]
-        assert changed == [False, False, True]
+        changed = [bool((a[1] != b[1]).any()) for a, b in zip(after, last, strict=True)]
+        assert changed == [p == 2 for p in range(shift, 3)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frame", ["edge", "global"])
+def test_what_the_transformer_is_told_has_order_one(frame):
+    """Columns by themselves in the frame of the edge, all together in the lab, which must not single one out."""
+    cascade = network(settings=config(frame=frame))
+    graph = cascade.graph(PAIRS)
+    output = cascade.stage1(graph)
+    cascade.stage2.fit_inputs([(graph, output)] * 2)
+    groups = zip(cascade.stage2.inputs(graph, output), cascade.stage2.transformer.input_maps, strict=True)
+    for kinds, maps in groups:
+        for rows, linear in zip(kinds, maps, strict=True):
+            mean, deviation = rows.mean(0), rows.std(0, correction=0)
+            rms = rows.square().mean().sqrt()
+            if frame == "edge":
+                varying = deviation > 0.01 * rms
+                assert varying.sum() > 5
+                torch.testing.assert_close(linear.input_mean, mean)
+                torch.testing.assert_close(linear.input_deviation[varying], deviation[varying], rtol=1e-6, atol=0)
+                constant = linear.input_deviation[~varying]
+                torch.testing.assert_close(constant, (0.01 * rms).expand_as(constant))
+            else:
+                assert not linear.input_mean.any()
+                torch.testing.assert_close(linear.input_deviation, rms.expand_as(linear.input_deviation))
+            told = linear([(0, rows)])
+            torch.testing.assert_close(told, (rows - linear.input_mean) / linear.input_deviation @ linear.weight.t())
 
 
 def test_edge_frame_inputs_do_not_turn_and_those_of_the_global_frame_do():
@@ -123,8 +149,8 @@ def test_edge_frame_inputs_do_not_turn_and_those_of_the_global_frame_do():
         given = []
         for pairs in (PAIRS, turned_pairs(ATOMS, PAIRS, Q)):
             graph = cascade.graph(pairs)
-            kinds = cascade.stage2.inputs(graph, cascade.stage1(graph))
-            given.append([rows for kind in kinds for rows in kind])
+            groups = cascade.stage2.inputs(graph, cascade.stage1(graph))
+            given.append([rows for kinds in groups for rows in kinds])
         for one, other in zip(*given, strict=True):
             change = float((one - other).detach().abs().max())
             # norms are sqrt(x^2 + 1e-8), whose slope at zero is up to 1e4 times that of x^2
@@ -139,7 +165,7 @@ def test_edge_frame_tells_of_both_atoms_in_the_frame_of_the_edge():
     into = frames.into(output.nodes[0], layout)
     rows = [output.edges[0], into, frames.partner(into, layout)]
     expected = torch.cat([part for row in rows for part in frame.edge_invariants(row)], dim=1)
-    torch.testing.assert_close(cascade.stage2.inputs(graph, output)[1][0], expected)
+    torch.testing.assert_close(cascade.stage2.inputs(graph, output)[0][1], expected)
 
 
 def test_correction_is_in_units_of_the_residuals_scale():

@@ -67,10 +67,10 @@ class TestFromAModel:
         assert [row["epoch"] for row in after] == ["1", "2", "1", "2"]
         for old, new in zip(before[::2], after[::2], strict=True):  # first epochs of the phases
             assert float(new["train_mae_meV"]) < 0.98 * float(old["train_mae_meV"])
-        assert float(after[-1]["best_mae_meV"]) < 0.9 * float(before[-1]["best_mae_meV"])
+        assert float(after[-1]["best_mae_meV"]) < 0.95 * float(before[-1]["best_mae_meV"])
         mine, base = load_file(path), load_file(short_run / "model.hham")
         for name, tensor in base.items():
-            if name.startswith(("scale1", "scale2")) or name.endswith("input_scale"):
+            if name.startswith(("scale1", "scale2")) or ".input_" in name:
                 assert torch.equal(mine[name], tensor), name
         with pytest.raises(ValueError, match="other data or options"):
             train(config.model_copy(update={"init": None}), resume=True, progress=False)
