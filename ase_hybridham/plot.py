@@ -197,8 +197,9 @@ def plot_orbital_map(errors: OrbitalMap, *, title: str = "", unit: str = "meV") 
     kinds = [[p for p in errors.panels.values() if p.kind == kind] for kind in ("onsite", "hopping")]
     rows = [panels for panels in kinds if panels]
     n_columns = max(len(panels) for panels in rows)
-    figure = Figure(figsize=(0.5 + 3.1 * n_columns, 0.4 + 2.9 * len(rows)), dpi=RESOLUTION, layout="constrained")
-    grid = figure.subplots(len(rows), n_columns, squeeze=False)
+    shape = (len(rows), n_columns) if n_columns > 1 else (1, len(rows))  # of one element side by side
+    figure = Figure(figsize=(0.9 + 3.1 * shape[1], 0.4 + 2.9 * shape[0]), dpi=RESOLUTION, layout="constrained")
+    grid = figure.subplots(*shape, squeeze=False).reshape(len(rows), n_columns)
     figure.suptitle(title, fontsize="medium")
     axes = []
     for panels, places in zip(rows, grid, strict=True):

@@ -83,8 +83,11 @@ def run(args: argparse.Namespace) -> int:
         result = evaluate(model, data, names, **options, progress=True)
     if args.output is not None:
         _draw(args.output, result)
-    report = {"models": args.model, "data": args.data, "split": args.split}
-    print(json.dumps(report | result.to_dict(), allow_nan=False) if args.json else table(result))
+    if args.json:
+        report = {"models": args.model, "data": args.data, "split": args.split}
+        print(json.dumps(report | result.to_dict(), allow_nan=False))
+    else:
+        print(table(result, bands=not args.no_bands))
     return 0
 
 
@@ -112,16 +115,17 @@ def _draw(path: Path, result: "Evaluation") -> None:
     save_figure(plot_orbital_map(result.orbital_map(stage), title=title)[0], path)
 
 
-def table(result: "Evaluation") -> str:
-    """The errors of all stages side by side, meV, and where they sit."""
-    lines = [f"{len(result.structures)} structures, errors in meV; bands within {result.window_eV:g} eV of E_F"]
+def table(result: "Evaluation", *, bands: bool = True) -> str:
+    """The errors of all stages side by side, meV, and where they sit; `bands` says whether they were asked for."""
+    window = f"; bands within {result.window_eV:g} eV of E_F" if bands else ""
+    lines = [f"{len(result.structures)} structures, errors in meV{window}"]
     lines.append(f"{'':>16}" + "".join(f"{HEADINGS[stage]:>15}" for stage in result.stages))
     for label, figure in ROWS:
         values = [figure(result, stage) for stage in result.stages]
         if None not in values:
             lines.append(f"{label:>16}" + "".join(f"{value:15.3f}" for value in values))
     n_bands = sum(bool(structure.bands) for structure in result.structures)
-    if n_bands < len(result.structures):
+    if bands and n_bands < len(result.structures):
         lines.append(f"bands of {n_bands} structures only: others lack S or electrons, or have no state in the window")
     if result.noise is not None:
         lines.append(f"label noise {result.noise.mae:.3g} meV ({result.noise.source}): no network errs less")
@@ -140,7 +144,7 @@ def _places(result: "Evaluation") -> list[str]:
     first, second = (f"{symbol}{atom}" for symbol, atom in zip(worst.symbols, worst.atoms, strict=True))
     place = "on-site" if worst.distance == 0 else f"R={list(worst.shift)} {worst.distance:.2f} A"
     return [
-        f"worst block: {worst.structure} {first}-{second} {place}: rms {worst.rms:.3g} of {worst.reference_rms:.3g}, "
+        f"worst block: {worst.structure} {first}-{second} {place}: rms {worst.rms:.3g} of {worst.reference_rms:.0f}, "
         f"{'-'.join(worst.shells)} {worst.shells_rms:.3g}, largest element {worst.largest:.3g}",
         *_shells(result, stage),
         *_distances(result, stage),

@@ -193,7 +193,7 @@ class Evaluation:
             "noise_meV": None if self.noise is None else self.noise.mae,
             "noise_from": None if self.noise is None else self.noise.source,
             "members_mae_all_meV": self.members(),
-            "spread": {kind: report.to_dict() for kind, report in self.spreads().items()},
+            "spread": {kind: report.to_dict() for kind, report in self.spreads().items()} or None,
             "rotations": [row.to_dict() for row in self.rotations],
         }
 

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from ase_hybridham.errors import CheckpointError
-from ase_hybridham.model import TrainedModel, load_model
+from ase_hybridham.errors import CheckpointError, FormatError
+from ase_hybridham.model import Ensemble, TrainedModel, load_model
 from ase_hybridham.solve import PREDICTED_THRESHOLD, band_error, band_path, eigenvalues, fermi_level
 from ase_hybridham.store import DataSet
 from ase_hybridham.symmetry import rotate_blocks, rotate_system
 from ase_hybridham.system import AtomBasis, Basis
 from ase_hybridham.train import evaluate, hamiltonian_error
 from ase_hybridham.train.evaluate import evaluate_system
+from ase_hybridham.train.report import distance_entries, orbital_entries
 from ase_hybridham.train.rotations import rotation_error
 from ase_hybridham.train.spectra import DENSITY, ReferenceSpectrum
 from tests.model.networks import config, network, random_hamiltonian
@@ -88,6 +89,108 @@ def test_keys(model, data):
     assert 0 <= result["structures"][0]["hermiticity_meV"] < 1e-8
 
 
+def test_the_heat_map_adds_up_and_the_worst_block_is_the_worst(model, data):
+    found = evaluate(model, data, SPLITS["test"], bands=False)
+    for stage in STAGES:
+        entries = orbital_entries(found.orbital_map(stage))
+        total = sum(entry["share"] * np.mean(entry["orbital_mae_meV"]) for entry in entries)
+        assert total == pytest.approx(found.mae_all(stage), rel=1e-12)
+        assert {(entry["pair"], entry["kind"]) for entry in entries} >= {("C-C", "onsite"), ("C-H", "hopping")}
+        rms = {}
+        for name in SPLITS["test"]:
+            system = data[name]
+            error = system.hamiltonian[0] - model.predict(system.atoms, system.pairs, stage)
+            for p in range(len(system.pairs)):
+                key = (name, int(system.pairs.i[p]), int(system.pairs.j[p]), *system.pairs.shifts[p].tolist())
+                rms[key] = 1000 * np.sqrt((error.block(p) ** 2).mean())
+        worst = found.worst(stage)
+        assert worst.rms == pytest.approx(max(rms.values()))
+        assert rms[worst.structure, *worst.atoms, *worst.shift] == pytest.approx(worst.rms)
+        elements = sum(row["elements"] * row["mae_meV"] for row in distance_entries(found.decay(stage)))
+        n_values = sum(len(data[name].hamiltonian[0].values) for name in SPLITS["test"])
+        weighted = [found.structures[n].hamiltonian[stage].mae for n in range(2)]
+        sizes = [len(data[name].hamiltonian[0].values) for name in SPLITS["test"]]
+        assert elements / n_values == pytest.approx(np.average(weighted, weights=sizes))
+
+
+def figures(model, system, k_points=((0.1, 0.2, 0), (0.3, 0.4, 0))) -> dict[str, float]:
+    """What is told of one structure."""
+    row = evaluate_system(model, system, "x", window=4.0, k_points=np.array(k_points))
+    error, band, worst = row.hamiltonian["hybrid"], row.bands["hybrid"], row.worst["hybrid"]
+    return {
+        "mae": error.mae,
+        "onsite": error.onsite_mae,
+        "gauge_free": error.gauge_free_mae,
+        "map": row.maps["hybrid"].mean(),
+        "rms": error.rms,
+        "shift": error.shift,
+        "worst": worst.rms,
+        "reference": worst.reference_rms,
+        "fermi": row.levels["hybrid"].fermi,
+        "band": band.mean,
+        "spread": row.spreads["gauge_free"].spread.structure,
+        "spread_error": row.spreads["gauge_free"].error,
+    }
+
+
+@pytest.fixture(scope="module")
+def pair(model) -> Ensemble:
+    """The trained network, and one with other weights."""
+    return Ensemble([model, TrainedModel(network(BASIS, config(IRREPS, updates=1)))])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_errors_do_not_know_the_order_of_atoms_nor_how_they_turn(pair, seed):
+    rng, atoms = np.random.default_rng(seed), atoms_of(seed)
+    here = figures(pair, system_of(atoms))
+    permuted = figures(pair, system_of(atoms[rng.permutation(len(atoms))]))
+    assert permuted == pytest.approx(here, rel=1e-6)
+    turned = atoms.copy()
+    Q = Rotation.random(rng=rng).as_matrix()
+    turned.set_cell(atoms.cell.array @ Q.T, scale_atoms=True)
+    there = figures(pair, system_of(turned))
+    of_axes = {"mae", "onsite", "gauge_free", "map"}  # mean absolute elements depend on the axes
+    assert {k: v for k, v in there.items() if k not in of_axes} == pytest.approx(
+        {k: v for k, v in here.items() if k not in of_axes}, rel=1e-6
+    )
+    assert there["mae"] != pytest.approx(here["mae"], rel=1e-3)
+
+
+def test_a_supercell_has_the_same_errors(pair):
+    atoms = atoms_of(2)
+    large = atoms.repeat((2, 1, 1))
+    here, there = figures(pair, system_of(atoms)), figures(pair, system_of(large))
+    meshes = {"fermi", "band"}  # of other k-points
+    assert {k: v for k, v in there.items() if k not in meshes} == pytest.approx(
+        {k: v for k, v in here.items() if k not in meshes}, rel=1e-6
+    )
+
+
+def test_an_ensemble_is_judged_by_its_mean(pair, data):
+    found = evaluate(pair, data, SPLITS["test"], bands=False)
+    alone = [evaluate(model, data, SPLITS["test"], bands=False).mae_all("hybrid") for model in pair.models]
+    assert found.members() == pytest.approx(alone)
+    for row, name in zip(found.structures, SPLITS["test"], strict=True):
+        system = data[name]
+        expected = hamiltonian_error(pair.predict(system.atoms, system.pairs), system.hamiltonian, system.overlap)
+        assert row.hamiltonian["hybrid"].mae == pytest.approx(expected.mae)
+        spread = pair.spread(system.atoms, system.pairs)
+        np.testing.assert_allclose(row.spreads["raw"].spread.blocks, spread.blocks)
+        assert row.spreads["raw"].error == pytest.approx(expected.rms)
+    report = found.spreads()
+    assert set(report) == {"raw", "gauge_free"}
+    assert report["raw"].blocks.n == sum(len(data[name].pairs) for name in SPLITS["test"])
+    assert evaluate(pair.models[0], data, ["e"], bands=False).spreads() == {}
+
+
+def test_rotations_are_averaged_where_they_matter(model, data):
+    assert evaluate(model, data, ["e"], bands=False, rotations=2).rotations == ()
+    turning = TrainedModel(network(BASIS, config(IRREPS, frame="global", updates=1)))
+    found = evaluate(turning, data, ["e"], bands=False, rotations=2)
+    assert [row.rotations for row in found.rotations] == [1, 2]
+    assert found.rotations[0].mae_all == pytest.approx(found.mae_all("hybrid"))
+
+
 def test_stage1_alone(model, data):
     only = TrainedModel(network(BASIS, config(IRREPS)))
     only.cascade.has_stage2.fill_(False)
@@ -132,5 +235,9 @@ def test_what_does_not_fit_is_refused(model, data):
     )
     with pytest.raises(CheckpointError, match="trained for H, C, the structure has Si"):
         evaluate_system(model, system, "x")
+    broken = system_of(atoms_of(0))
+    broken.hamiltonian[0].values[3] = np.nan
+    with pytest.raises(FormatError, match="x: its Hamiltonian or overlap is not finite"):
+        evaluate_system(model, broken, "x")
     with pytest.raises(ValueError, match="no structure to evaluate on"):
         evaluate(model, data, [])
