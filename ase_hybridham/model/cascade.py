@@ -98,7 +98,7 @@ class Stage2(nn.Module):
             self.layout.lmax,
         )
 
-    def inputs(self, graph: PairGraph, output: Stage1Output) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def inputs(self, graph: PairGraph, output: Stage1Output) -> list[tuple[Tensor, ...]]:
         """What atoms, hoppings and on-site pairs are told in every group that is told anything: joined rows."""
         (chunk,) = graph.frames(self.layout.lmax).chunks(len(graph.reverse))
         return [told.joined(graph, chunk) for told in self.frame.groups(graph, output)]
@@ -106,14 +106,8 @@ class Stage2(nn.Module):
     @torch.no_grad()
     def fit_inputs(self, examples: Iterable[tuple[PairGraph, Stage1Output]]) -> None:
         """Set the means and deviations of what the Transformer is told, over some structures."""
-        sums: list[list[Tensor]] = []
-        for graph, output in examples:
-            given = [rows.double() for kinds in self.inputs(graph, output) for rows in kinds]
-            new = [[rows.new_tensor(len(rows)), rows.sum(0), rows.square().sum(0)] for rows in given]
-            sums = [list(map(torch.add, *both)) for both in zip(sums, new, strict=True)] if sums else new
-        maps = [linear for kinds in self.transformer.input_maps for linear in kinds]
-        for linear, (count, total, squares) in zip(maps, sums, strict=True):
-            linear.fit(int(count), total, squares, by_column=self.frame.invariant)
+        told = ((graph, self.inputs(graph, output)) for graph, output in examples)
+        self.transformer.fit_inputs(told, by_column=self.frame.invariant)
 
     def forward(self, graph: PairGraph, output: Stage1Output) -> tuple[Tensor, Tensor]:
         """Scaled corrections of on-site blocks (N, size) and hoppings (E, size)."""

@@ -8,8 +8,10 @@ from ase_hybridham.model.convolution import GaussianBasis, smooth_envelope
 from ase_hybridham.model.graph import PairGraph
 from ase_hybridham.model.vocabulary import Vocabulary
 
-__all__ = ["DensityInvariants", "TupleInvariants", "mlp"]
+__all__ = ["DensityInvariants", "Statistics", "TupleInvariants", "mlp", "sums_of"]
 
+# of all columns of rows together; and of one column, against them: below, it is rounding or says nothing
+LEAST_RMS, LEAST_DEVIATION = 1e-4, 0.01
 DENSITY_CHANNELS, DENSITY_LMAX = 8, 4
 ANGLE_COPIES = 8
 
@@ -17,6 +19,44 @@ ANGLE_COPIES = 8
 def mlp(n_in: int, n_hidden: int, n_out: int) -> nn.Sequential:
     """Two linear maps with a SiLU in between."""
     return nn.Sequential(nn.Linear(n_in, n_hidden), nn.SiLU(), nn.Linear(n_hidden, n_out))
+
+
+class Statistics(nn.Module):
+    """Means and deviations of the columns of rows over a training set.
+
+    Most of what surroundings say is the same in all structures like those of the training set; what differs is little,
+    and would be learned late if it were not blown up to order 1.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n, dtype=torch.float64))
+        self.register_buffer("deviation", torch.ones(n, dtype=torch.float64))
+
+    @torch.no_grad()
+    def fit(self, sums: Tensor, *, by_column: bool = True) -> None:
+        """Set them from `sums_of` the training set; or no mean, and one deviation for all columns."""
+        count, total, squares = sums
+        mean, square = total / count, squares / count
+        rms = square.mean().sqrt().clamp(min=LEAST_RMS)
+        if by_column:
+            self.mean.copy_(mean)
+            self.deviation.copy_((square - mean.square()).clamp(min=0).sqrt().clamp(min=LEAST_DEVIATION * rms))
+        else:
+            self.deviation.fill_(rms)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows (n_rows, n) less the mean, over the deviation."""
+        return (rows - self.mean) / self.deviation
+
+
+def sums_of(rows: Tensor) -> Tensor:
+    """Of every column: count, sum, sum of squares; shape (3, n), double."""
+    rows = rows.double()
+    return torch.stack([torch.full_like(rows[0], len(rows)), rows.sum(0), rows.square().sum(0)])
 
 
 class DensityInvariants(nn.Module):
@@ -35,10 +75,16 @@ class DensityInvariants(nn.Module):
         self.gaussians = GaussianBasis(config.n_gaussians, reach)
         self.radial = nn.Linear(config.n_gaussians, DENSITY_CHANNELS)
         self.species = nn.Embedding(vocabulary.n_species, DENSITY_CHANNELS)
-        self.out = mlp(DENSITY_CHANNELS**2 * (self.lmax + 1), 2 * config.width, config.width)
+        n_products = DENSITY_CHANNELS**2 * (self.lmax + 1)
+        self.statistics = Statistics(n_products)
+        self.out = mlp(n_products, 2 * config.width, config.width)
 
     def forward(self, graph: PairGraph) -> Tensor:
         """(N, width)."""
+        return self.out(self.statistics(self.products(graph)))
+
+    def products(self, graph: PairGraph) -> Tensor:
+        """All products of channels and degrees, (N, n)."""
         i, j = graph.edge_index
         weight = self.radial(self.gaussians(graph.distance)) * self.species(graph.species).index_select(0, j)
         envelope = smooth_envelope(graph.distance, self.pair_reach[graph.element_pair])
@@ -51,7 +97,7 @@ class DensityInvariants(nn.Module):
             density = terms.new_zeros(graph.num_nodes, terms.shape[1]).index_add(0, i, terms)
             density = density.view(graph.num_nodes, DENSITY_CHANNELS, 2 * l + 1)
             products.append(torch.bmm(density, density.transpose(1, 2)).flatten(1) / (2 * l + 1))
-        return self.out(torch.cat(products, dim=1))
+        return torch.cat(products, dim=1)
 
 
 class TupleInvariants(nn.Module):

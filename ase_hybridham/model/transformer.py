@@ -8,7 +8,7 @@ ever made: q.(W e) = (W^T q).e, and sum_j a_j (W e_j) = W (sum_j a_j e_j), so th
 products with a few rows of its atom, for all pairs of an atom at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import cast
@@ -20,7 +20,7 @@ from ase_hybridham.model.config import Stage2Config
 from ase_hybridham.model.convolution import GaussianBasis, smooth_envelope
 from ase_hybridham.model.edgeframes import Chunk
 from ase_hybridham.model.graph import PairGraph
-from ase_hybridham.model.invariants import DensityInvariants, TupleInvariants, mlp
+from ase_hybridham.model.invariants import DensityInvariants, Statistics, TupleInvariants, mlp, sums_of
 from ase_hybridham.model.pairrows import PairRows, joined, run
 from ase_hybridham.model.vocabulary import Vocabulary
 
@@ -28,8 +28,6 @@ __all__ = ["GraphTransformer", "GroupInputs", "InputMap", "Part"]
 
 # exp of this is what a pair at the cutoff weighs in the softmax of its atom
 NEGLIGIBLE = 1e-12
-# of all columns of an input together; and of one column, against them: below, it is rounding or says nothing
-LEAST_RMS, LEAST_DEVIATION = 1e-4, 0.01
 
 # columns of a joined row: the first one, and the rows
 Part = tuple[int, Tensor]
@@ -65,37 +63,19 @@ class GroupInputs:
 
 
 class InputMap(nn.Linear):
-    """Linear map of joined rows that are given in parts, less their mean and over their deviation.
-
-    Most of what a pair is told is the same in all structures like those of the training set; what differs is little,
-    and would be learned late.
-    """
-
-    input_mean: Tensor
-    input_deviation: Tensor
+    """Linear map of joined rows that are given in parts, after taking off their mean and scaling them."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__(n_in, n_out, bias=False)
-        self.register_buffer("input_mean", torch.zeros(n_in, dtype=torch.float64))
-        self.register_buffer("input_deviation", torch.ones(n_in, dtype=torch.float64))
+        self.statistics = Statistics(n_in)
 
     def forward(self, parts: list[Part], *, less_mean: bool = True) -> Tensor:  # type: ignore[override]
         """(n_rows, n_out); if the parts of a row come in several calls, one of them takes off the mean."""
-        weight = self.weight / self.input_deviation
-        out = -weight @ self.input_mean if less_mean else weight.new_zeros(1)
+        weight = self.weight / self.statistics.deviation
+        out = -weight @ self.statistics.mean if less_mean else weight.new_zeros(1)
         for start, rows in parts:
             out = torch.addmm(out, rows, weight[:, start : start + rows.shape[1]].t())
         return out
-
-    def fit(self, count: int, total: Tensor, squares: Tensor, *, by_column: bool) -> None:
-        """Set mean and deviation from sums over the rows of a training set; or no mean, and one deviation for all."""
-        mean, square = total / count, squares / count
-        rms = square.mean().sqrt().clamp(min=LEAST_RMS)
-        if by_column:
-            self.input_mean.copy_(mean)
-            self.input_deviation.copy_((square - mean.square()).clamp(min=0).sqrt().clamp(min=LEAST_DEVIATION * rms))
-        else:
-            self.input_deviation.fill_(rms)
 
 
 class _Block(nn.Module):
@@ -219,6 +199,28 @@ class GraphTransformer(nn.Module):
         """Of atoms, hoppings and on-site pairs in every group that is told anything."""
         groups = zip(self.node_maps, self.edge_maps, self.onsite_maps, strict=True)
         return [tuple(cast(InputMap, linear) for linear in kinds) for kinds in groups]
+
+    def fit_inputs(self, examples: Iterable[tuple[PairGraph, list[tuple[Tensor, ...]]]], *, by_column: bool) -> None:
+        """Set the statistics of what goes in, over graphs with the joined rows of every group.
+
+        Parameters
+        ----------
+        examples : iterable of (PairGraph, list over groups of tuples of tensors)
+        by_column : bool
+            False if components turn with the structure: none of them must be singled out.
+        """
+        statistics = of_maps = [linear.statistics for kinds in self.input_maps for linear in kinds]
+        if isinstance(self.invariants, DensityInvariants):
+            statistics = [*of_maps, self.invariants.statistics]
+        sums: list[Tensor] = []
+        for graph, groups in examples:
+            rows = [rows for kinds in groups for rows in kinds]
+            if isinstance(self.invariants, DensityInvariants):
+                rows.append(self.invariants.products(graph))
+            new = [sums_of(each) for each in rows]
+            sums = [a + b for a, b in zip(sums, new, strict=True)] if sums else new
+        for each, total in zip(statistics, sums, strict=True):
+            each.fit(total, by_column=by_column or each not in of_maps)
 
     def forward(
         self, graph: PairGraph, ranges: list[PairRows], told: list[GroupInputs], *, again: bool = False

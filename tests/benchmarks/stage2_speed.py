@@ -103,8 +103,7 @@ def joined_form(stage2: Stage2, graph: PairGraph, output: Stage1Output) -> list[
     told = stage2.inputs(graph, output)
     for p in range(c.n_groups):
         maps = (body.node_maps[p], body.edge_maps[p], body.onsite_maps[p])
-        given = ((rows - m.input_mean) / m.input_deviation for rows, m in zip(told[p], maps, strict=True))
-        nodes, edges, onsite = (linear(rows, m.weight) for rows, m in zip(given, maps, strict=True))
+        nodes, edges, onsite = (linear(m.statistics(rows), m.weight) for rows, m in zip(told[p], maps, strict=True))
         node = node + c.alpha * nodes + c.beta * invariants
         edge = edge + c.lambda_ * torch.cat([edges, onsite])
         for block in body.blocks[p * c.n_blocks : (p + 1) * c.n_blocks]:

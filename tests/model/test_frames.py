@@ -131,15 +131,18 @@ def test_what_the_transformer_is_told_has_order_one(frame):
             if frame == "edge":
                 varying = deviation > 0.01 * rms
                 assert varying.sum() > 5
-                torch.testing.assert_close(linear.input_mean, mean)
-                torch.testing.assert_close(linear.input_deviation[varying], deviation[varying], rtol=1e-6, atol=0)
-                constant = linear.input_deviation[~varying]
+                torch.testing.assert_close(linear.statistics.mean, mean)
+                torch.testing.assert_close(linear.statistics.deviation[varying], deviation[varying], rtol=1e-6, atol=0)
+                constant = linear.statistics.deviation[~varying]
                 torch.testing.assert_close(constant, (0.01 * rms).expand_as(constant))
             else:
-                assert not linear.input_mean.any()
-                torch.testing.assert_close(linear.input_deviation, rms.expand_as(linear.input_deviation))
-            told = linear([(0, rows)])
-            torch.testing.assert_close(told, (rows - linear.input_mean) / linear.input_deviation @ linear.weight.t())
+                assert not linear.statistics.mean.any()
+                torch.testing.assert_close(linear.statistics.deviation, rms.expand_as(linear.statistics.deviation))
+            torch.testing.assert_close(linear([(0, rows)]), linear.statistics(rows) @ linear.weight.t())
+    invariants = cascade.stage2.transformer.invariants
+    products = invariants.statistics(invariants.products(graph))
+    torch.testing.assert_close(products.mean(0), torch.zeros_like(products[0]), atol=1e-10, rtol=0)
+    assert products.std(0, correction=0).median() == pytest.approx(1.0)
 
 
 def test_edge_frame_inputs_do_not_turn_and_those_of_the_global_frame_do():

@@ -44,8 +44,7 @@ class TestDensity:
         x = pairs.distances[pairs.hopping] / cascade.vocabulary.pair_reach(9.9).numpy()[graph.element_pair.numpy()]
         weight *= (1 - 28 * x**6 + 48 * x**7 - 21 * x**8)[:, None] * cascade.domain.n_neighbors**-0.5
         unit = pairs.vectors[pairs.hopping] / pairs.distances[pairs.hopping, None]
-        invariants.out = nn.Identity()
-        rows = invariants(graph).numpy()
+        rows = invariants.products(graph).numpy()
         i = pairs.i[pairs.hopping]
         for atom in range(len(ATOMS)):
             mine = i == atom
