@@ -281,6 +281,7 @@ class EdgeFrame(Frame):
     def __init__(self, config: Stage2Config, layout: FeatureLayout, vocabulary: Vocabulary) -> None:
         super().__init__(config, layout, vocabulary)
         self.node_invariants, self.edge_invariants = _Invariants.of_lab(layout), _Invariants.of_edge(layout)
+        self.turned_invariants = _Invariants.of_edge(layout.turning)
         self.node_output = _OutputInvariants(vocabulary, onsite=True)
         self.edge_output = _OutputInvariants(vocabulary, onsite=False)
         n, node, edge = config.n_groups - config.feature_shift, self.node_invariants.size, self.edge_invariants.size
@@ -288,7 +289,7 @@ class EdgeFrame(Frame):
         self.edge_inputs = _last_more(3 * edge, self.edge_output.size, n)
         self.onsite_inputs = _last_more(2 * node, self.node_output.size, n)
         flips = reverse_sign(layout.lmax)
-        sign = [flips[l][l] for l in layout.channel_degree]
+        sign = [flips[l][l] for l in layout.turning.channel_degree]
         self.register_buffer("partner_sign", torch.tensor(sign, dtype=torch.float64), persistent=False)
         width, channels = 2 * config.width, config.readout_channels
         onsite = [vocabulary.targets[vocabulary.onsite_pair(s)] for s in range(vocabulary.n_species)]
@@ -301,7 +302,7 @@ class EdgeFrame(Frame):
     def group(self, graph: PairGraph, output: Stage1Output, block: int, *, last: bool) -> GroupInputs:
         """Invariants of the features of atoms, of the pairs, of both atoms in the frame of the pair."""
         nodes, edges, onsite = output.nodes[block], output.edges[block], output.onsite[block]
-        of_atoms, of_pairs, n_scalars = self.node_invariants, self.edge_invariants, self.layout.n_scalars
+        of_atoms, of_pairs, n_scalars = self.node_invariants, self.edge_invariants, self.layout.multiplicities[0]
         own, i, j, out = (k * of_pairs.size for k in range(4))  # first columns
         of_onsite = [*of_atoms.parts(0, onsite), *of_atoms.parts(of_atoms.size, nodes)]
         if last:
@@ -309,15 +310,16 @@ class EdgeFrame(Frame):
             of_onsite.append((2 * of_atoms.size, self.node_output(output.node_out, species)))
 
         def hoppings(chunk: Chunk) -> tuple[list[Part], list[Part]]:
-            plain, norms = of_pairs(chunk.frames.into(nodes[chunk.nodes], self.layout))
-            plain = plain[:, n_scalars:]  # scalars look the same in every frame and are told once per atom
+            # scalars look the same in every frame and are told once per atom
+            turning = nodes[chunk.nodes, n_scalars:]
+            plain, norms = self.turned_invariants(chunk.frames.into(turning, self.layout.turning))
             told = of_pairs.parts(own, edges[chunk.edges])
             told += [(i + n_scalars, plain), (i + of_pairs.n_plain, norms)]
             if last:
                 types = row_types(graph.element_pair[chunk.edges], self.vocabulary.n_pairs)
                 told.append((out, self.edge_output(output.edge_out[chunk.edges], types)))
             # of the reverse hopping this atom is j; m = 0 components differ by the sign (-1)^l
-            return told, [(j + n_scalars, plain * self.partner_sign[n_scalars:]), (j + of_pairs.n_plain, norms)]
+            return told, [(j + n_scalars, plain * self.partner_sign), (j + of_pairs.n_plain, norms)]
 
         scalars = nodes[:, :n_scalars]
         return GroupInputs(of_atoms.parts(0, nodes), of_onsite, ([(i, scalars)], [(j, scalars)]), hoppings)

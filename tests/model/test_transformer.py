@@ -239,14 +239,3 @@ class TestChunks:
             cascade.stage2.edges_per_chunk = n_edges
             found.append(tensor_memory(step))
         assert found[1] < found[0] / 3
-
-
-def test_a_hopping_fades_out_at_the_cutoff():
-    """H of the other pairs does not jump when an atom leaves."""
-    cascade = cascade_with()
-    blocks = []
-    for gap in (0.3, 3e-3, -3e-3):  # S leaves C at 4.2 angstrom
-        hamiltonian = cascade.predict(pairs_of(Atoms("CCS", [[0, 0, 0], [1.3, 0, 0], [0, 0, 4.2 - gap]])))
-        blocks.append(hamiltonian.block(int(np.flatnonzero(hamiltonian.pairs.j[3:] == 1)[0]) + 3))
-    assert np.abs(blocks[0] - blocks[2]).max() > 1e-3
-    assert np.abs(blocks[1] - blocks[2]).max() < 1e-2 * np.abs(blocks[0] - blocks[2]).max()
