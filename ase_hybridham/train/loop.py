@@ -100,7 +100,7 @@ class _Run:
             self.cascade = cascade.to(group.device)
             log.folder.mkdir(parents=True, exist_ok=True)
             options: dict[str, Any] = {
-                "overlap": bool(config.cell_zero) or config.phase1.needs_overlap or config.phase2.needs_overlap,
+                "overlap": bool(config.cell_zero) or config.phase1.gauge_free or config.phase2.gauge_free,
                 "budget": Budget(memory, log.folder),
                 "progress": progress,
             }

@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ase_hybridham.train import TrainConfig, train
+from ase_hybridham.train import PhaseConfig, TrainConfig, train
 from ase_hybridham.train.distributed import Workers
+from ase_hybridham.train.loop import enough_for
 from tests.train.synthetic import OPTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -87,47 +88,61 @@ WORKER = """
 import os, sys
 from pathlib import Path
 from ase_hybridham.train import TrainConfig, log, loop, train
+from ase_hybridham.train.phase import Phase
 
-if os.environ["RANK"] != "0":
-    def refused(*args):
-        raise AssertionError("a file is written by another process than the first")
-    log.written_atomically = loop.save_model = refused
-whole, first = (TrainConfig.model_validate_json(Path(path).read_text()) for path in sys.argv[1:])
-train(whole, progress=False)
 class PowerCut(Exception):
     pass
-def stop(*args):
-    raise PowerCut
-loop._Run._prepare_phase2 = stop
+
+def refused(*args):
+    raise AssertionError("a file is written by another process than the first")
+
+def run_epoch(self, *args):
+    if self.augment and self.epoch == 2:
+        raise PowerCut
+    return original(self, *args)
+
+log.STATE_INTERVAL, original, Phase.run_epoch = 0.0, Phase.run_epoch, run_epoch
+if os.environ["RANK"] != "0":
+    log.written_atomically = loop.save_model = refused
 try:
-    train(first, progress=False)
+    train(TrainConfig.model_validate_json(Path(sys.argv[1]).read_text()), progress=False)
 except PowerCut:
-    pass
+    sys.exit()
+sys.exit("the run did not stop")
 """
 
 
 def test_two_processes_are_one(data_set, tmp_path):
-    """Steps of two structures and of one; turned copies; what two began one goes on with."""
+    """Steps of two structures and of one; turned copies; in phase 2 one goes on with what two began."""
     model = {**OPTIONS["model"], "dtype": "float64"}
     model["stage2"] = {**model["stage2"], "frame": "global"}
     phase = {**PHASE, "epochs": 3, "batch_size": 2}
     changes = {"model": model, "phase1": {**phase, "clip": 0.5}, "phase2": {**phase, "ema": 0.5}}
     one = train(configured(data_set, tmp_path / "one", **changes), progress=False)
-    two, begun = (configured(data_set, tmp_path / name, **changes) for name in ("two", "begun"))
+    config = configured(data_set, tmp_path / "two", **changes)
     (tmp_path / "worker.py").write_text(WORKER)
-    files = [write(two, tmp_path / "two.json"), write(begun, tmp_path / "begun.json")]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    python([*launcher, str(tmp_path / "worker.py"), *files])
-    resumed = train(begun, resume=True, progress=False)
-    expected = load_file(one)
-    for path in (two.output / "model.hham", resumed):
-        found = load_file(path)
-        assert found.keys() == expected.keys()
-        for name, tensor in expected.items():
-            torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-8, msg=name)
-        assert len(log_of(path.parent)) == 7
-    for mine, theirs in zip(log_of(two.output)[1:], log_of(one.parent)[1:], strict=True):
+    python([*launcher, str(tmp_path / "worker.py"), write(config, tmp_path / "config.json")])
+    assert [row[:2] for row in log_of(config.output)[-2:]] == [["phase2", "1"], ["phase2", "2"]]
+    two = train(config, resume=True, progress=False)
+    found, expected = load_file(two), load_file(one)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-8, msg=name)
+    rows, others = log_of(two.parent)[1:], log_of(one.parent)[1:]
+    assert len(rows) == len(others) == 6
+    for mine, theirs in zip(rows, others, strict=True):
+        assert mine[0] == theirs[0]
         assert [float(x) for x in mine[1:]] == pytest.approx([float(x) for x in theirs[1:]], rel=1e-5)
+
+
+def test_no_process_is_idle(data_set, tmp_path):
+    config = configured(data_set, tmp_path / "run", phase2={**PHASE, "batch_size": 3})
+    enough_for(config, Workers(0, 1))
+    with pytest.raises(ValueError, match=r"phase1\.batch_size: expected at least one .* each of 2 processes, got 1"):
+        enough_for(config, Workers(0, 2))
+    first = {**PHASE, "edges_per_batch": 9}
+    enough_for(config.model_copy(update={"phase1": PhaseConfig(**first)}), Workers(0, 3))
 
 
 @pytest.mark.parametrize("weights", [[1], [5, 1], [3, 3, 3], [9, 1, 1, 1], [1] * 7, [1, 9]], ids=str)
