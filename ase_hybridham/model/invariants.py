@@ -10,8 +10,8 @@ from ase_hybridham.model.vocabulary import Vocabulary
 
 __all__ = ["DensityInvariants", "Statistics", "TupleInvariants", "mlp", "sums_of"]
 
-# of all columns of rows together; and of one column, against them: below, it is rounding or says nothing
-LEAST_RMS, LEAST_DEVIATION = 1e-4, 0.01
+# of all columns of rows together; and of one column, against them: what hardly varies in training may elsewhere
+LEAST_RMS, LEAST_DEVIATION = 1e-4, 0.1
 DENSITY_CHANNELS, DENSITY_LMAX = 8, 4
 ANGLE_COPIES = 8
 

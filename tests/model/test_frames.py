@@ -129,12 +129,12 @@ def test_what_the_transformer_is_told_has_order_one(frame):
             mean, deviation = rows.mean(0), rows.std(0, correction=0)
             rms = rows.square().mean().sqrt()
             if frame == "edge":
-                varying = deviation > 0.01 * rms
+                varying = deviation > 0.1 * rms
                 assert varying.sum() > 5
                 torch.testing.assert_close(linear.statistics.mean, mean)
                 torch.testing.assert_close(linear.statistics.deviation[varying], deviation[varying], rtol=1e-6, atol=0)
                 constant = linear.statistics.deviation[~varying]
-                torch.testing.assert_close(constant, (0.01 * rms).expand_as(constant))
+                torch.testing.assert_close(constant, (0.1 * rms).expand_as(constant))
             else:
                 assert not linear.statistics.mean.any()
                 torch.testing.assert_close(linear.statistics.deviation, rms.expand_as(linear.statistics.deviation))
