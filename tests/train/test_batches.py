@@ -107,7 +107,7 @@ class TestDisk:
 
 
 def test_scales_are_fitted_to_a_share_that_has_all_pairs_of_elements():
-    graphs = [graph(k % 3) for k in range(40)] + [graph(5)] + [graph(k % 3) for k in range(40)]
+    graphs = [graph(k % 3) for k in range(41)] + [graph(5)] + [graph(k % 3) for k in range(40)]
     assert few_of(graphs, 1000) is graphs
     few = few_of(graphs, 50)
     assert 30 < sum(n_hoppings(few)) < 70

@@ -127,11 +127,11 @@ class TestFromAModel:
         scale = cascade.scale1
         scale.fit(graphs)
         expected = {name: tensor.clone() for name, tensor in scale.state_dict().items()}
-        scale.mean[0] += 1.0
-        known = scale.mean[0].clone()
-        scale.knots[3], scale.mean[3] = 0.0, 7.0  # as if H had never met H
+        scale.mean[1] += 1.0
+        known = scale.mean[1].clone()
+        scale.knots[3], scale.mean[3] = 0.0, 7.0  # as if C had never met C
         fit_missing(scale, graphs)
-        assert torch.equal(scale.mean[0], known)
+        assert torch.equal(scale.mean[1], known)
         for name in ("knots", "mean", "log_sigma"):
             assert torch.equal(getattr(scale, name)[3], expected[name][3]), name
 
