@@ -42,17 +42,11 @@ class PhaseConfig(BaseModel):
     beta_meV: float = Field(5.0, gt=0, description="smooth L1: below this error it is quadratic")
     onsite_weight: float = Field(1.0, ge=0, description="of an on-site element against a hopping element")
     gauge_free: bool = Field(False, description="after the best mu S of every structure is taken off")
-    shift_weight: float = Field(0.0, ge=0, description="of the loss of mu itself, beside that of the elements")
     scale_power: float = Field(0.0, ge=0, description="components are weighted with their scale to minus this power")
     trace_weight: float = Field(0.0, ge=0, description="of the loss of the norms of the blocks between two shells")
     weight_decay: float = Field(0.0, ge=0, description="decoupled")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of averaged weights, which are then the result")
-
-    @property
-    def needs_overlap(self) -> bool:
-        """Whether the graphs must carry S."""
-        return self.gauge_free or self.shift_weight > 0
 
 
 class Phase2Config(PhaseConfig):

@@ -189,8 +189,8 @@ def graphs_of(
             operators, S = system.hamiltonian, system.overlap
             if overlap and S is None and not data.basis.orthogonal:
                 raise ValueError(
-                    f"{data.path}: structure {name} has no overlap, which gauge_free, shift_weight and cell_zero "
-                    "need; add it (`hybridham overlap`), or train without them"
+                    f"{data.path}: structure {name} has no overlap, which gauge_free and cell_zero need; add it "
+                    "(`hybridham overlap`), or train without them"
                 )
             if not all(np.isfinite(h.values).all() for h in operators):
                 raise FormatError(

@@ -48,20 +48,15 @@ class Loss:
     def __call__(self, node: Tensor, edge: Tensor, graph: PairGraph) -> Tensor:
         """The loss of differences, eV, of on-site (N, size) and hopping (E, size) components."""
         config = self.config
-        extra = node.new_zeros(())
-        if config.trace_weight:
-            extra = extra + config.trace_weight * self._trace(node, edge, graph)
-        if config.gauge_free or config.shift_weight:
-            mu = shifts(node, edge, graph)
-            extra = extra + config.shift_weight * self._of(mu).mean()
-            if config.gauge_free:
-                node, edge = without_shift(node, edge, graph, mu)
+        if config.gauge_free:
+            node, edge = without_shift(node, edge, graph, shifts(node, edge, graph))
         if config.scale_power:
-            return self._scaled(node, edge, graph) + extra
-        n_onsite, n_hopping = self.elements(graph)
-        weight = config.onsite_weight
-        mean = (self._of(edge).sum() + weight * self._of(node).sum()) / (n_hopping + weight * n_onsite)
-        return mean + extra
+            mean = self._scaled(node, edge, graph)
+        else:
+            n_onsite, n_hopping = self.elements(graph)
+            weight = config.onsite_weight
+            mean = (self._of(edge).sum() + weight * self._of(node).sum()) / (n_hopping + weight * n_onsite)
+        return mean + config.trace_weight * self._trace(node, edge, graph) if config.trace_weight else mean
 
     def elements(self, graph: PairGraph) -> tuple[int, int]:
         """Matrix elements on-site and in hoppings, without the padding of smaller blocks."""
