@@ -53,7 +53,7 @@ class LearnConfig(BaseModel):
     output: Path = Field(Path("runs/learn"), description="folder of data set, networks and state")
     validation: Path | None = Field(None, description="structures to judge by; drawn from the candidates if not given")
     n_validation: int = Field(8, ge=1, description="how many are drawn")
-    start: int = Field(8, ge=1, description="structures of the first round, drawn at random")
+    start: int = Field(8, ge=1, description="structures of the first round, drawn at random; more if elements lack")
     batch: int = Field(4, ge=1, description="structures of every other round")
     budget: int = Field(40, ge=1, description="structures at most, besides those for validation")
     members: int = Field(3, ge=2, description="networks whose spread is looked at")
@@ -103,7 +103,7 @@ class Round:
     spread_meV, largest_spread_meV : float or None
         Of the candidates that are left; None if none is.
     dft_s, train_s : float
-        CPU seconds of this round.
+        CPU seconds of this round; DFT of the first one includes the validation structures.
     """
 
     n_structures: int
@@ -146,7 +146,6 @@ class _State:
     """What decides how a run goes on."""
 
     fingerprint: str
-    validation: list[str] = field(default_factory=list)
     picks: list[list[str]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -231,7 +230,7 @@ class _Run:
         self.config, self.compute, self.provenance, self.progress = config, compute, provenance, progress
         self.folder = Path(config.output)
         path = self.folder / STATE_FILE
-        if path.exists() and not resume:
+        if (path.exists() and not resume) or ((self.folder / DATA_FILE).exists() and not path.exists()):
             raise ValueError(f"{self.folder}: holds a run already; go on with --resume, or choose another output")
         fingerprint = _fingerprint(config, provenance, candidates, validation or {})
         self.state = _State.of(path) if path.exists() else _State(fingerprint)
@@ -302,10 +301,21 @@ class _Run:
         n = config.start if number == 0 else config.batch
         n = min(n, len(left), config.budget - sum(map(len, self.state.picks)))
         if number == 0 or config.pick == "random":
-            rng = np.random.default_rng([config.seed, 2, number])
-            return sorted(rng.choice(sorted(left), n, replace=False).tolist())
+            order = np.random.default_rng([config.seed, 2, number]).permutation(sorted(left)).tolist()
+            return sorted(order[:n] if number else self._with_all_elements(order, n))
         spread = {name: self.state.spread_meV[name] for name in left}
         return pick({name: np.inf if s is None else s for name, s in spread.items()}, left, n, config.breadth)
+
+    def _with_all_elements(self, order: Sequence[str], n: int) -> list[str]:
+        """The first `n`, and the first ones with elements of the validation structures that these lack."""
+        picked = list(order[:n])
+        for symbol in sorted({symbol for atoms in self.validation.values() for symbol in atoms.symbols}):
+            having = [name for name in order if symbol in self.candidates[name].symbols]
+            if not having:
+                raise ValueError(f"candidates: expected some with {symbol}, which is in the validation structures")
+            if not set(having) & set(picked):
+                picked.append(having[0])
+        return picked
 
     def _compute(self, number: int) -> float:
         """Bring what a round needs into the data set; CPU seconds of it."""

@@ -179,8 +179,10 @@ def test_random_picks_and_warm_starts(whole, tmp_path):
     content = state(tmp_path / "run")
     assert content["picks"][0] == state(whole[0])["picks"][0]  # the same start
     assert content["picks"][1] == sorted(content["picks"][1])
-    training = read_metadata(tmp_path / "run/round-01/member-1/model.hham")["provenance"]["training"]
-    assert training["init"].endswith("round-00/member-1/model.hham")
+    assert config.training(Path("x"), 0, 1).init is None
+    assert config.training(Path("x"), 1, 1).init == "x/round-00/member-1/model.hham"
+    started = [read_metadata(tmp_path / f"run/round-0{r}/member-1/model.hham")["provenance"] for r in range(2)]
+    assert [bool(entry["training"].get("init")) for entry in started] == [False, True]
 
 
 def test_an_element_that_no_network_met_comes_first(tmp_path):
@@ -196,6 +198,23 @@ def test_an_element_that_no_network_met_comes_first(tmp_path):
     config = options(tmp_path / "other", budget=3, batch=1)
     learn(config, pool, Engine(), validation, progress=False)
     assert state(tmp_path / "other")["picks"][1] == [last]
+
+
+def test_the_first_round_has_all_elements_of_the_validation_structures(tmp_path):
+    pool = copy.deepcopy(CANDIDATES)
+    for name in pool:
+        pool[name].symbols = "CCC"
+    with pytest.raises(ValueError, match="candidates: expected some with H, which is in the validation structures"):
+        learn(options(tmp_path / "none"), pool, Engine(), VALIDATION, progress=False)
+    drawn = set()
+    for name in ("c2", "c4"):
+        mixed = {**pool, name: CANDIDATES[name]}
+        with pytest.raises(KeyboardInterrupt):
+            learn(options(tmp_path / name), mixed, Engine(killed_after=0), VALIDATION, progress=False)
+        first = state(tmp_path / name)["picks"][0]
+        assert name in first
+        drawn.add(len(first))
+    assert drawn <= {2, 3}
 
 
 class TestPick:
@@ -236,9 +255,12 @@ class TestPick:
 
 
 class TestRefused:
-    def test_a_folder_in_use(self, whole):
-        with pytest.raises(ValueError, match="holds a run already; go on with --resume"):
-            run(options(whole[0]), Engine())
+    def test_a_folder_in_use(self, whole, tmp_path):
+        """Also by data that no state knows."""
+        (tmp_path / "data.h5").write_bytes((whole[0] / "data.h5").read_bytes())
+        for folder, resume in ((whole[0], False), (tmp_path, False), (tmp_path, True)):
+            with pytest.raises(ValueError, match="holds a run already; go on with --resume"):
+                run(options(folder), Engine(), resume=resume)
 
     @pytest.mark.parametrize("changes", [{"seed": 1}, {"batch": 1}, {"train": {**TRAIN, "phase1": {"epochs": 3}}}])
     def test_other_options(self, changes, whole):
