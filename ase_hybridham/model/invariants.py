@@ -40,6 +40,8 @@ class Statistics(nn.Module):
     def fit(self, sums: Tensor, *, by_column: bool = True) -> None:
         """Set them from `sums_of` the training set; or no mean, and one deviation for all columns."""
         count, total, squares = sums
+        if not count.any():
+            return  # no hoppings at all
         mean, square = total / count, squares / count
         rms = square.mean().sqrt().clamp(min=LEAST_RMS)
         if by_column:
@@ -56,7 +58,7 @@ class Statistics(nn.Module):
 def sums_of(rows: Tensor) -> Tensor:
     """Of every column: count, sum, sum of squares; shape (3, n), double."""
     rows = rows.double()
-    return torch.stack([torch.full_like(rows[0], len(rows)), rows.sum(0), rows.square().sum(0)])
+    return torch.stack([rows.new_full(rows.shape[1:], len(rows)), rows.sum(0), rows.square().sum(0)])
 
 
 class DensityInvariants(nn.Module):

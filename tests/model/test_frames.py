@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from scipy.spatial.transform import Rotation
 
 from ase_hybridham.model import Cascade
@@ -143,6 +144,17 @@ def test_what_the_transformer_is_told_has_order_one(frame):
     products = invariants.statistics(invariants.products(graph))
     torch.testing.assert_close(products.mean(0), torch.zeros_like(products[0]), atol=1e-10, rtol=0)
     assert products.std(0, correction=0).median() == pytest.approx(1.0)
+
+
+@torch.no_grad()
+def test_atoms_without_hoppings_leave_inputs_of_hoppings_as_they_are():
+    cascade = network(settings=config())
+    before = cascade.stage2.transformer.input_maps[0][1].statistics.deviation.clone()
+    graph = cascade.graph(PairList.from_atoms(Atoms("C2", [[0, 0, 0], [0, 0, 9]]), MIXED.cutoffs()))
+    cascade.stage2.fit_inputs([(graph, cascade.stage1(graph))])
+    of_atoms, of_hoppings, _ = cascade.stage2.transformer.input_maps[0]
+    assert torch.equal(of_hoppings.statistics.deviation, before)
+    assert all(torch.isfinite(each).all() for each in (of_atoms.statistics.mean, of_atoms.statistics.deviation))
 
 
 def test_edge_frame_inputs_do_not_turn_and_those_of_the_global_frame_do():
