@@ -200,6 +200,12 @@ def test_choice_of_the_crystals_cell_does_not_matter_for_layers(seed):
     for made in variations(other, 2, Variation(displacement=(0.0, 0.0), strain=0.0)):
         factor = len(made.atoms) // 4
         np.testing.assert_allclose(distances(made.atoms, 2.6), np.repeat(distances(crystal, 2.6), factor), atol=1e-9)
+        layers = layers_of(made.atoms)
+        heights = np.sort((made.atoms.positions @ layers.normal) % layers.period)
+        gaps = np.diff([*heights, heights[0] + layers.period])
+        gaps = gaps[gaps > 1e-6]  # one for every layer: 3.35 and what was added
+        assert len(gaps) == len(layers.members)
+        assert 3.2 - 1e-6 <= gaps.min() <= gaps.max() <= 3.6 + 1e-6
 
 
 def test_shapes_are_compact_and_none_stands_twice():
