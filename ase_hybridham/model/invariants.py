@@ -10,7 +10,8 @@ from ase_hybridham.model.vocabulary import Vocabulary
 
 __all__ = ["DensityInvariants", "Statistics", "TupleInvariants", "mlp", "sums_of"]
 
-# of all columns of rows together; and of one column, against them: what hardly varies in training may elsewhere
+# of all columns of rows together, which else say nothing and are left as they are; and of one column, against them:
+# what hardly varies in training may elsewhere
 LEAST_RMS, LEAST_DEVIATION = 1e-4, 0.1
 DENSITY_CHANNELS, DENSITY_LMAX = 8, 4
 ANGLE_COPIES = 8
@@ -40,10 +41,10 @@ class Statistics(nn.Module):
     def fit(self, sums: Tensor, *, by_column: bool = True) -> None:
         """Set them from `sums_of` the training set; or no mean, and one deviation for all columns."""
         count, total, squares = sums
-        if not count.any():
-            return  # no hoppings at all
         mean, square = total / count, squares / count
-        rms = square.mean().sqrt().clamp(min=LEAST_RMS)
+        rms = square.mean().sqrt()
+        if not rms > LEAST_RMS:  # nor for no rows at all
+            return
         if by_column:
             self.mean.copy_(mean)
             self.deviation.copy_((square - mean.square()).clamp(min=0).sqrt().clamp(min=LEAST_DEVIATION * rms))
