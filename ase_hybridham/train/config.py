@@ -25,10 +25,10 @@ class PhaseConfig(BaseModel):
     epochs: int = Field(100, ge=0, description="passes over the training split")
     batch_size: int = Field(1, ge=1, description="structures in a step")
     edges_per_batch: int | None = Field(None, ge=1, description="instead: hoppings in a step, at most")
-    optimizer: Literal["adamw", "soap"] = Field("adamw", description="SOAP: Adam in the basis of Shampoo")
+    optimizer: Literal["adamw", "soap"] = Field("soap", description="SOAP: Adam in the basis of Shampoo")
     refresh: int = Field(10, ge=1, description="soap: steps between two updates of its bases")
     basis_size: int = Field(256, ge=1, description="soap: a longer side of a weight matrix keeps its own basis")
-    learning_rate: float = Field(5e-3, gt=0, description="largest of the schedule")
+    learning_rate: float = Field(1e-2, gt=0, description="largest of the schedule")
     schedule: Literal["cosine", "plateau"] = "cosine"
     warmup_steps: int = Field(50, ge=0, description="steps until the full rate")
     patience: int = Field(10, ge=1, description="plateau: epochs without progress before the rate is halved")
@@ -52,6 +52,7 @@ class PhaseConfig(BaseModel):
 class Phase2Config(PhaseConfig):
     """Stage 2 starts where stage 1 ends: smaller steps, smaller errors."""
 
+    optimizer: Literal["adamw", "soap"] = "adamw"
     learning_rate: float = Field(2e-3, gt=0)
     beta_meV: float = Field(0.5, gt=0, description="smooth L1: below this error it is quadratic")
 
