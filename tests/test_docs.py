@@ -177,9 +177,9 @@ def test_option_tables_are_those_of_the_code():
 def test_defaults_of_phase_2_are_those_the_page_names():
     first, second = PhaseConfig().model_dump(), Phase2Config().model_dump()
     changed = {key: value for key, value in second.items() if value != first[key]}
-    assert changed == {"learning_rate": 0.002, "beta_meV": 0.5}
+    assert changed == {"optimizer": "adamw", "learning_rate": 0.002, "beta_meV": 0.5}
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    assert "`learning_rate` is 0.002 and `beta_meV`\n0.5 unless given" in text
+    assert "`learning_rate` is 0.002, `beta_meV`\n0.5, and `optimizer` adamw" in text
 
 
 def option_rows(model: type[BaseModel]) -> list[list[str]]:

@@ -40,7 +40,8 @@ def test_size_and_card(shipped):
     assert {row.n > 0 for row in shipped.card.errors} == {True}
     assert any("twisted" in row.structures for row in shipped.card.errors)
     assert shipped.cascade.domain.coverage is not None
-    assert shipped.provenance["training"]["phase1"]["epochs"] > 0
+    stage1, stage2 = shipped.provenance["init"]["provenance"]["training"], shipped.provenance["training"]
+    assert stage1["phase1"]["epochs"] > 0 < stage2["phase2"]["epochs"]
     assert len(shipped.provenance["data"]["hash"]) > 16
 
 

@@ -199,7 +199,7 @@ def test_groups_have_rates_of_their_own():
 
 def test_options_choose_the_optimizer():
     params = parameters([(4, 3)])
-    adam = optimizer_of(PhaseConfig(weight_decay=0.1), params, torch.device("cpu"))
+    adam = optimizer_of(PhaseConfig(optimizer="adamw", weight_decay=0.1), params, torch.device("cpu"))
     assert isinstance(adam, torch.optim.AdamW)
     config = PhaseConfig(optimizer="soap", refresh=4, basis_size=7, weight_decay=0.1)
     soap = optimizer_of(config, params, torch.device("cpu"))

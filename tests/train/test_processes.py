@@ -116,7 +116,8 @@ def test_two_processes_are_one(data_set, tmp_path):
     """Steps of two structures and of one; turned copies; in phase 2 one goes on with what two began."""
     model = {**OPTIONS["model"], "dtype": "float64"}
     model["stage2"] = {**model["stage2"], "frame": "global"}
-    phase = {**PHASE, "epochs": 3, "batch_size": 2}
+    # SOAP takes its first basis from one gradient, whose null space is rounding
+    phase = {**PHASE, "epochs": 3, "batch_size": 2, "optimizer": "adamw"}
     changes = {"model": model, "phase1": {**phase, "clip": 0.5}, "phase2": {**phase, "ema": 0.5}}
     one = train(configured(data_set, tmp_path / "one", **changes), progress=False)
     config = configured(data_set, tmp_path / "two", **changes)
