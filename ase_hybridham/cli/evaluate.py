@@ -96,6 +96,8 @@ def _noise(given: str | None, data: "DataSet", names: Sequence[str]) -> "LabelNo
     from ase_hybridham.store import DataSet
     from ase_hybridham.train import LabelNoise, known_noise, measured_noise
 
+    if not names:  # `evaluate` says so
+        return None
     if given is None:
         return known_noise(data, names)
     try:

@@ -51,6 +51,10 @@ class CellZero(nn.Module):
         """Whether there is anything to add."""
         return bool(self.coefficient.any())
 
+    def has(self, coefficients: Mapping[str, float]) -> bool:
+        """Whether these are the coefficients; errors as `fit`."""
+        return torch.allclose(self.coefficient, self._of(coefficients))
+
     def forward(self, graph: PairGraph) -> tuple[Tensor, Tensor]:
         """On-site (N, size) and hopping (E, size) components of mu_0 S in eV."""
         mu = graph.density @ self.coefficient
@@ -78,11 +82,7 @@ class CellZero(nn.Module):
         ValueError
             If an element is not one of the training set.
         """
-        for symbol, value in coefficients.items():
-            if atomic_numbers.get(symbol) not in self.vocabulary.species:
-                known = ", ".join(chemical_symbols[z] for z in self.vocabulary.numbers)
-                raise ValueError(f"cell_zero: expected elements of the training split ({known}), got {symbol!r}")
-            self.coefficient[self.vocabulary.species[atomic_numbers[symbol]]] = value
+        self.coefficient.copy_(self._of(coefficients))
         species, S = (torch.cat([g[key] for g in graphs]) for key in ("species", "node_overlap"))
         for s in range(self.vocabulary.n_species):
             if (species == s).any():
@@ -91,6 +91,16 @@ class CellZero(nn.Module):
         for t, (a, b) in enumerate(self.vocabulary.element_pairs):
             if a <= b and (pair == t).any():
                 self._fit_pair(t, d[pair == t], S[pair == t])
+
+    def _of(self, coefficients: Mapping[str, float]) -> Tensor:
+        """c of every species."""
+        values = torch.zeros_like(self.coefficient)
+        for symbol, value in coefficients.items():
+            if atomic_numbers.get(symbol) not in self.vocabulary.species:
+                known = ", ".join(chemical_symbols[z] for z in self.vocabulary.numbers)
+                raise ValueError(f"cell_zero: expected elements of the training split ({known}), got {symbol!r}")
+            values[self.vocabulary.species[atomic_numbers[symbol]]] = value
+        return values
 
     def _overlap(self, distance: Tensor, t: int) -> Tensor:
         low, high = self.reach[t]

@@ -77,7 +77,10 @@ class TargetScale(nn.Module):
 
     def set_unit(self) -> None:
         """No mean and a sigma of 1 eV: outputs are matrix elements, as where nothing is scaled."""
-        self.knots[:, 0], self.log_sigma[:, 0] = 0.0, 0.0
+        for name, buffer in TargetScale(self.vocabulary).named_buffers():
+            if not name.startswith("zero."):  # what depends on the cell is no scale
+                getattr(self, name).copy_(buffer)
+        self.log_sigma[:, 0] = 0.0
 
     def never_met(self, pairs: PairList) -> tuple[int, int] | None:
         """Atomic numbers of a hopping for which the fit had none, if there is one; None before any fit."""

@@ -162,8 +162,11 @@ class _Run:
 
     def _fit_scale(self) -> None:
         """Scales of the targets, unless they come with the weights."""
-        if self.config.cell_zero and "scale1" not in self.same:
-            self.cascade.scale1.zero.fit(few_of(self.graphs), self.config.cell_zero)
+        zero, given = self.cascade.scale1.zero, self.config.cell_zero
+        if given and "scale1" not in self.same:
+            zero.fit(few_of(self.graphs), given)
+        elif given and not zero.has(given):
+            raise ValueError("cell_zero: the model of init has other coefficients; leave it out, they are kept")
         if not self.config.model.scale_targets:
             self.cascade.scale1.set_unit()
         elif "scale1" in self.same:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -27,6 +26,7 @@ __all__ = ["base_of", "fit_missing", "start"]
 logger = logging.getLogger(__name__)
 
 PARTS = ("stage1", "scale1", "stage2", "scale2")
+SAME_RADIUS = 1e-3  # angstrom; where files tell none it follows from the longest pair, not to the last digit
 
 
 def base_of(config: TrainConfig) -> tuple[TrainConfig, TrainedModel | None, str]:
@@ -86,6 +86,7 @@ def start(config: ModelConfig, domain: Domain, base: TrainedModel | None) -> tup
 def fit_missing(scale: TargetScale, graphs: Sequence[PairGraph]) -> None:
     """Fit the scales of pairs of elements that the model never met, and leave the others."""
     fresh = TargetScale(scale.vocabulary).to(scale.knots.device)
+    fresh.zero = scale.zero
     fresh.fit(graphs)
     missing = (scale.knots[:, 0] == 0) & (fresh.knots[:, 0] > 0)
     for name in ("reach", "mean", "knots", "log_sigma"):
@@ -101,10 +102,11 @@ def _compare(known: Domain, domain: Domain) -> None:
                 f"init: the model knows {', '.join(known.basis.atoms)}, the data have {symbol}; train a new one"
             )
         mine = known.basis[symbol]
-        if mine.degrees != atom.degrees or not np.isclose(mine.cutoff or 0.0, atom.cutoff or 0.0, atol=1e-6):
+        mine_r, data_r = mine.cutoff or 0.0, atom.cutoff or 0.0
+        if mine.degrees != atom.degrees or abs(mine_r - data_r) > SAME_RADIUS:
             raise ValueError(
-                f"init: {symbol} has shells {list(mine.degrees)} within {mine.cutoff} angstrom in the model, "
-                f"{list(atom.degrees)} within {atom.cutoff} in the data; train a new one"
+                f"init: {symbol} has shells {list(mine.degrees)} within {mine_r:.6g} angstrom in the model, "
+                f"{list(atom.degrees)} within {data_r:.6g} in the data; train a new one"
             )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ase_hybridham.model import load_model
-from ase_hybridham.store import DataSet
+from ase_hybridham.store import DataSet, set_splits
 from ase_hybridham.train import evaluate
 from tests.train.synthetic import SPLITS
 
@@ -107,6 +107,16 @@ def test_bad_input(command_line, workplace, words, message):
     status, out, err = command_line("evaluate", workplace / "run/model.hham", workplace / "data.h5", *words)
     assert (status, out) == (2, "")
     assert message in err
+
+
+@pytest.mark.parametrize("words", [[], ["--noise", "0.5"]], ids=str)
+def test_a_split_without_structures(command_line, workplace, tmp_path, words):
+    path = tmp_path / "data.h5"
+    path.write_bytes((workplace / "data.h5").read_bytes())
+    set_splits(path, {"train": ["a"], "test": []})
+    status, out, err = command_line("evaluate", workplace / "run/model.hham", path, *words)
+    assert (status, out) == (2, "")
+    assert "no structure to evaluate on; choose another --split" in err
 
 
 def test_options(command_line, workplace):

@@ -87,6 +87,20 @@ class TestFromAModel:
                 assert torch.equal(mine[name], tensor), name
         assert not read_metadata(path)["hybrid"]
 
+    def test_another_zero_of_the_cell_is_refused(self, short_run, data_set, tmp_path):
+        config = self.further(data_set, tmp_path / "run", short_run, cell_zero={"C": 5.0}, phase1=NONE, phase2=NONE)
+        with pytest.raises(ValueError, match="cell_zero: the model of init has other coefficients"):
+            train(config, progress=False)
+
+    def test_scales_can_be_given_up(self, short_run, data_set, tmp_path):
+        """Scales that were fitted leave nothing behind."""
+        model = {**OPTIONS["model"], "scale_targets": False}
+        config = self.further(data_set, tmp_path / "run", short_run, model=model, phase1=NONE, phase2=NONE)
+        scale = load_model(train(config, progress=False)).cascade.scale1
+        assert not torch.cat([scale.mean.ravel(), scale.node_mean.ravel()]).any()
+        assert (scale.node_sigma == 1).all()
+        assert torch.isinf(scale.knots[:, 1:]).all()
+
     @pytest.mark.parametrize(
         ("atom", "message"),
         [
@@ -103,6 +117,16 @@ class TestFromAModel:
             start(base.cascade.config, domain, base)
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
+
+    def test_a_radius_that_follows_from_pairs_is_the_same(self, short_run):
+        """Of folders without radii the longest pair tells them: 3.1750 for 6 Bohr, 3.17506."""
+        base = load_model(short_run / "model.hham", "cpu", "float32")
+        known = base.cascade.domain
+        atoms = [replace(a, cutoff=a.cutoff - 1e-4) for a in known.basis.atoms.values()]
+        domain = replace(known, basis=Basis.of(*atoms, name="other"))
+        cascade, same = start(base.cascade.config, domain, base)
+        assert cascade.domain.basis == known.basis
+        assert "stage1" in same
 
     def test_elements_that_the_data_lack_stay_known(self, short_run, tmp_path):
         systems = [("a", system_of(atoms_of(0)[:2])), ("d", system_of(atoms_of(1)[:2]))]
