@@ -295,7 +295,9 @@ def opened(path: Path) -> h5py.File:
     except FileNotFoundError:
         raise FormatError(f"{path}: no such file") from None
     except (OSError, RuntimeError) as error:
-        raise FormatError(f"{path}: not a complete HDF5 file ({error}); copy or make it again") from error
+        raise FormatError(
+            f"{path}: not a complete HDF5 file ({error}); copy or make it again by `hybridham convert`"
+        ) from error
     try:
         with _readable(path, "its head"):
             if (
