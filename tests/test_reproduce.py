@@ -94,6 +94,8 @@ def test_what_is_done_is_not_done_again(done, modules, raw, monkeypatch, capsys)
         modules["run"].main(words(raw, "--seeds", "0", "--latex", str(raw / "t.tex"), "--figure", str(raw / "t.png")))
         with pytest.raises(AssertionError, match="trained again"):
             modules["run"].main(words(raw, "--seeds", "1"))
+    with pytest.raises(ValueError, match="stage1-seed0: holds a run with other options"):
+        modules["run"].main(words(raw, "--seeds", "0", "--phase1", "1e6"))
     assert "| hybrid, frame: global |" in capsys.readouterr().out
     assert r"\begin{tabular}{lrrrrrr}" in (raw / "t.tex").read_text()
     assert (raw / "t.png").read_bytes().startswith(b"\x89PNG")

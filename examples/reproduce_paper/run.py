@@ -8,6 +8,7 @@ table goes to stdout (with --json one JSON object), the figures behind it to --r
 """
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -93,8 +94,6 @@ class Runs:
         """Train for so many CPU seconds and evaluate, unless that was done before."""
         folder = self.study.folder / name
         result = folder / "result.json"
-        if result.exists():
-            return json.loads(result.read_text())
         options = {**self.study.options(folder, seed, variant), **(changes or {})}
         if restart:
             options["phase1"] = {**options.get("phase1", {}), **self.study.settings.get("restart", {})}
@@ -102,12 +101,19 @@ class Runs:
         for phase, seconds in budget.items():
             epochs = max(1, round(seconds / self.cost(phase, options))) if seconds else 0
             options[phase] = {**options.get(phase, {}), "epochs": epochs}
+        digest = digest_of(options)
+        if result.exists():
+            known = json.loads(result.read_text())
+            if known.get("options") != digest:
+                raise ValueError(f"{folder}: holds a run with other options; remove it, or choose another --work")
+            return known
         with cpu_time(folder / "cpu_s"):
             path = train(TrainConfig(**options), resume=True)
         metrics = read_metadata(path)["metrics"]
         figures = {
             "name": name,
             "seed": seed,
+            "options": digest,
             "checkpoint": str(path),
             "budget_s": {phase: seconds for phase, seconds in budget.items() if seconds},
             "epochs": {phase: options[phase]["epochs"] for phase in budget},
@@ -181,6 +187,13 @@ def cpu_time(path: Path) -> Iterator[None]:
     finally:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{before + time.process_time() - began:.3f}")
+
+
+def digest_of(options: dict[str, Any]) -> str:
+    """Tells whether two runs are the same, wherever they lie; what they start from counts by what it predicts."""
+    kept = {key: value for key, value in options.items() if key not in ("data", "output", "init")}
+    start = read_metadata(options["init"])["probe"] if "init" in options else None
+    return hashlib.sha256(json.dumps([kept, start], sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def write_json(path: Path, content: Any) -> None:
