@@ -30,7 +30,6 @@ from ase_hybridham.train.config import read_config
 from tests.io.pao_files import pao_folder
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = ROOT / "ase_hybridham/data/graphene-bilayer.hham"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (not run): .* -->\n)?^```(\w+)\n(.*?)^```$", re.M | re.S)
 SHORT = [  # training of a page's own configuration, for seconds instead of minutes
@@ -87,8 +86,6 @@ def clone(tmp_path, monkeypatch, trained_bilayers, graphene_checkpoint, basis_fi
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_snippets_run_and_print_what_the_page_says(page, clone):
-    if SHIPPED.stem in page.read_text(encoding="utf-8") and not SHIPPED.is_file():
-        pytest.skip(f"{SHIPPED.name} is not in this checkout")
     namespace: dict[str, Any] = {"__name__": page.stem}
     printed = None
     for block in blocks(page):

@@ -16,8 +16,6 @@ from ase_hybridham.structures import twisted_bilayer
 from ase_hybridham.train import hamiltonian_error
 
 PATH = PACKAGED / f"{MODEL}.hham"
-if not PATH.is_file():
-    pytest.skip(f"{PATH.name} is not in this checkout", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
