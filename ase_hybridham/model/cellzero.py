@@ -16,6 +16,7 @@ from numpy.polynomial import chebyshev
 from torch import Tensor, nn
 
 from ase_hybridham.model.graph import PairGraph
+from ase_hybridham.model.polynomials import chebyshev_rows
 from ase_hybridham.model.vocabulary import Vocabulary
 
 __all__ = ["CellZero"]
@@ -103,12 +104,7 @@ class CellZero(nn.Module):
         return values
 
     def _overlap(self, distance: Tensor, t: int) -> Tensor:
-        low, high = self.reach[t]
-        x = ((2.0 * distance - low - high) / (high - low)).clamp(-1.0, 1.0)
-        polynomials = [torch.ones_like(x), x]
-        for _ in range(2, DEGREE + 1):
-            polynomials.append(2.0 * x * polynomials[-1] - polynomials[-2])
-        return torch.stack(polynomials, dim=1) @ self.hopping[t]
+        return chebyshev_rows(distance, self.reach[t], DEGREE) @ self.hopping[t]
 
     def _fit_pair(self, t: int, distance: Tensor, S: Tensor) -> None:
         d, values = distance.double().cpu().numpy(), S.double().cpu().numpy()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ase_hybridham.model.cellzero import CellZero
 from ase_hybridham.model.graph import PairGraph
 from ase_hybridham.model.linear import row_types
+from ase_hybridham.model.polynomials import chebyshev_rows
 from ase_hybridham.model.vocabulary import Vocabulary
 from ase_hybridham.symmetry import AnyDirectSum
 from ase_hybridham.system import PairList
@@ -104,12 +105,7 @@ class TargetScale(nn.Module):
         return mean, sigma
 
     def _evaluate(self, distance: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        low, high = self.reach[t]
-        x = ((2.0 * distance - low - high) / (high - low)).clamp(-1.0, 1.0)
-        polynomials = [torch.ones_like(x), x]
-        for _ in range(2, MEAN_DEGREE + 1):
-            polynomials.append(2.0 * x * polynomials[-1] - polynomials[-2])
-        mean = torch.stack(polynomials, dim=1) @ self.mean[t]
+        mean = chebyshev_rows(distance, self.reach[t], MEAN_DEGREE) @ self.mean[t]
         knots = self.knots[t]
         last = knots[torch.isfinite(knots)][-1]
         d = torch.minimum(torch.maximum(distance, knots[0]), last)
