@@ -33,6 +33,7 @@ SETTINGS = {
     "ke": "ke_cutoff",
     "spacing": "spacing",
     "energy_cutoff": "energy_cutoff",
+    "temperature": "temperature",
     "spin": "spin",
     "spin_orbit": "spin_orbit",
     "mesh": "mesh",
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ke", type=float, metavar="HARTREE", help="pyscf: cutoff of the grid (100)")
     parser.add_argument("--spacing", type=float, metavar="ANGSTROM", help="gpaw: spacing of the grid (0.2)")
     parser.add_argument("--energy-cutoff", type=float, metavar="RY", help="openmx: cutoff of the grid (200)")
+    parser.add_argument("--temperature", type=float, metavar="K", help="of the occupations (openmx: 300)")
     parser.add_argument(
         "--spin", choices=["none", "collinear", "spinor"], help="openmx, gpaw: from the initial moments"
     )

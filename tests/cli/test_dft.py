@@ -131,6 +131,8 @@ def test_bad_input_is_one_line_and_status_2(hybridham, frames, tmp_path):
             "--spacing: not an option of the engine pyscf, which has --xc, --basis",
         ),
         ((frames, "-o", out, "--engine", "gpaw", "--ke", 100), "--ke: not an option of the engine gpaw"),
+        ((frames, "-o", out, "--temperature", 600), "--temperature: not an option of the engine pyscf"),
+        ((frames, "-o", out, "--engine", "openmx", "--temperature", 0), "temperature: expected a positive number"),
         ((frames, "-o", tmp_path / "made.h5", "--xc", "pbe"), "was made with xc lda, now pbe"),
         ((frames, "-o", tmp_path / "made.h5", "--split", "val"), "layer-0000 is already in the split train"),
     ]:
