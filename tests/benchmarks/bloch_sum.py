@@ -54,7 +54,7 @@ def supercell(blocks: PairBlocks, atoms: Atoms, P: np.ndarray) -> PairBlocks:
     i, j = pairs.i[pair] + copy * len(atoms), pairs.j[pair] + there * len(atoms)
     listed, row = PairList.sorted_from_indices(many, i, j, shifts)
     np.testing.assert_allclose(listed.vectors[row], pairs.vectors[pair], atol=1e-9)
-    out = PairBlocks.zeros(listed, blocks.basis)
+    out = PairBlocks.zeros(listed, blocks.basis, spinor=blocks.spinor, dtype=blocks.values.dtype)
     for p, q in zip(pair, row, strict=True):
         out.block(q)[:] = blocks.block(p)
     return out
