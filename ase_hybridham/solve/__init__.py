@@ -3,6 +3,7 @@
 from ase_hybridham.solve.bands import BandError, band_error, band_path, bands
 from ase_hybridham.solve.bloch import BlochSum
 from ase_hybridham.solve.dense import eigenstates, eigenvalues
+from ase_hybridham.solve.dos import density_of_states, tetrahedron_dos
 from ase_hybridham.solve.electrons import solve_valences, with_electrons
 from ase_hybridham.solve.fermi import (
     count_electrons,
@@ -13,29 +14,41 @@ from ase_hybridham.solve.fermi import (
     k_mesh,
     mesh_density,
     occupations,
+    smeared_delta,
     spin_degeneracy,
 )
 from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD, PREDICTED_THRESHOLD
+from ase_hybridham.solve.projection import OrbitalGroups, WeightedBands, fat_bands
+from ase_hybridham.solve.states import Eigensolver, States, states_of
 
 __all__ = [
     "OVERLAP_THRESHOLD",
     "PREDICTED_THRESHOLD",
     "BandError",
     "BlochSum",
+    "Eigensolver",
+    "OrbitalGroups",
+    "States",
+    "WeightedBands",
     "band_error",
     "band_path",
     "bands",
     "count_electrons",
+    "density_of_states",
     "eigenstates",
     "eigenvalues",
     "electrons_of",
+    "fat_bands",
     "fermi_level",
     "find_fermi_level",
     "gamma_mesh",
     "k_mesh",
     "mesh_density",
     "occupations",
+    "smeared_delta",
     "solve_valences",
     "spin_degeneracy",
+    "states_of",
+    "tetrahedron_dos",
     "with_electrons",
 ]

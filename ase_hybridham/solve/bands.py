@@ -76,14 +76,23 @@ def bands(
     OverlapError, ValueError
         As `eigenvalues` and `fermi_level`.
     """
-    if not isinstance(path, BandPath):
-        path = BandPath(system.atoms.cell.complete(), check_k_points(path))
-    if reference is None:
-        reference = system.fermi_level
-    if reference is None:
-        reference = fermi_level(system, overlap_threshold=overlap_threshold)
+    path = as_path(system, path)
+    zero = zero_of(system, reference, overlap_threshold)
     energies = eigenvalues(system, path.kpts, overlap_threshold=overlap_threshold)
-    return BandStructure(path, energies, reference=float(reference))
+    return BandStructure(path, energies, reference=zero)
+
+
+def as_path(system: LCAOSystem, path: BandPath | ArrayLike) -> BandPath:
+    """A path as it is, k-points of shape (n_k, 3) as one without names."""
+    if isinstance(path, BandPath):
+        return path
+    return BandPath(system.atoms.cell.complete(), check_k_points(path))
+
+
+def zero_of(system: LCAOSystem, reference: float | None, overlap_threshold: float) -> float:
+    """What plots put at zero, eV: as given, or the Fermi level, stored or computed."""
+    known = system.fermi_level if reference is None else reference
+    return float(fermi_level(system, overlap_threshold=overlap_threshold) if known is None else known)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ __all__ = [
     "gamma_mesh",
     "k_mesh",
     "mesh_density",
+    "mesh_or_given",
     "occupations",
+    "smeared_delta",
     "spin_degeneracy",
 ]
 
@@ -100,14 +102,40 @@ def occupations(
     width : float
         k_B T, or sigma of the Gaussian, in eV; 0 is a step that is one half at the level.
     """
-    if smearing not in ("fermi-dirac", "gaussian"):
-        raise ValueError(f"smearing: expected 'fermi-dirac' or 'gaussian', got {smearing!r}")
+    _check_smearing(smearing)
     if not (np.isfinite(width) and width >= 0):
         raise ValueError(f"smearing: expected a width >= 0 eV, got {width}")
     below = level - np.asarray(energies, dtype=np.float64)
     if width == 0:
         return 0.5 * (1 + np.sign(below))
     return expit(below / width) if smearing == "fermi-dirac" else 0.5 * erfc(-below / width)
+
+
+def smeared_delta(
+    grid: ArrayLike, energies: ArrayLike, *, width: float = WIDTH, smearing: Smearing = "gaussian"
+) -> NDArray[np.float64]:
+    """Slope of `occupations` as the level passes states, in 1/eV: grid (any shape) against energies (broadcast), eV.
+
+    So the integral of a density of states up to a level is the number of electrons that `occupations` fill in.
+
+    Parameters
+    ----------
+    width : float
+        eV: exp(-(x / width)^2) / (sqrt(pi) width), as in `ase.dft.dos.DOS`, or sech^2(x / 2 width) / 4 width.
+    """
+    _check_smearing(smearing)
+    if not (np.isfinite(width) and width > 0):
+        raise ValueError(f"smearing: expected a width > 0 eV, got {width}")
+    x = (np.asarray(grid, dtype=np.float64) - np.asarray(energies, dtype=np.float64)) / width
+    if smearing == "gaussian":
+        return np.exp(-(x**2)) / (np.sqrt(np.pi) * width)
+    filled = expit(x)
+    return filled * (1 - filled) / width
+
+
+def _check_smearing(smearing: str) -> None:
+    if smearing not in ("fermi-dirac", "gaussian"):
+        raise ValueError(f"smearing: expected 'fermi-dirac' or 'gaussian', got {smearing!r}")
 
 
 def find_fermi_level(
@@ -215,7 +243,7 @@ def fermi_level(
         As `eigenvalues`.
     """
     count = electrons_of(system, electrons)
-    k, w = _mesh_or_given(system, k_points, weights, density)
+    k, w = mesh_or_given(system, k_points, weights, density)
     energies = eigenvalues(system, k, overlap_threshold=overlap_threshold)
     return find_fermi_level(energies, w, count, spin_degeneracy(system), width=width, smearing=smearing)
 
@@ -241,15 +269,16 @@ def count_electrons(
     at = system.fermi_level if level is None else level
     if at is None:
         raise ValueError("electrons: cannot be counted, this system has no Fermi level")
-    k, w = _mesh_or_given(system, k_points, weights, density)
+    k, w = mesh_or_given(system, k_points, weights, density)
     energies = eigenvalues(system, k, overlap_threshold=overlap_threshold)
     filling = occupations(energies, at, width=width, smearing=smearing)
     return spin_degeneracy(system) * float(np.einsum("skn,k->", filling, w))
 
 
-def _mesh_or_given(
+def mesh_or_given(
     system: LCAOSystem, k_points: ArrayLike | None, weights: ArrayLike | None, density: float | None
 ) -> tuple[NDArray, NDArray]:
+    """k-points and weights as given, or the default mesh: arguments of `fermi_level`."""
     if k_points is None:
         # only real H(R) promise e(k) = e(-k): a magnetic spinor system does not
         density = mesh_density(system.n_orbitals) if density is None else density

@@ -1,0 +1,110 @@
+"""Eigenstates k-point after k-point, from any solver, with what their populations need: S(k) c.
+
+A solver may find all states (`dense_states`, the default) or those of a window of energies; whoever takes the states
+does not ask which.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from tqdm import tqdm
+
+from ase_hybridham.solve.bloch import BlochSum, check_k_points
+from ase_hybridham.solve.dense import eigenstates
+from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
+from ase_hybridham.system import LCAOSystem
+
+__all__ = ["Eigensolver", "States", "dense_states", "states_of"]
+
+BATCH_BYTES = 2**27  # of eigenvectors held at a time
+FULL = 0.2  # share of S(k) that is filled, from which a dense product is faster
+
+# (system, k-points of shape (n_k, 3)) -> for every k-point, in their order, for every spin: energies in eV, ascending,
+# shape (n_states,), and c with c^dagger S(k) c = 1, shape (n_orbitals, n_states); orbitals ordered atom, spin, orbital.
+# The number of states may differ from one k-point to the next.
+Eigensolver = Callable[[LCAOSystem, NDArray[np.float64]], Iterator[Sequence[tuple[NDArray, NDArray]]]]
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """Eigenstates of one spin at one k-point.
+
+    Parameters
+    ----------
+    energies : array, shape (n_states,)
+        eV, ascending.
+    vectors : array, shape (n_orbitals, n_states)
+        c, with c^dagger S(k) c = 1.
+    dual : array, shape (n_orbitals, n_states)
+        S(k) c.
+    """
+
+    energies: NDArray[np.float64]
+    vectors: NDArray[np.complex128]
+    dual: NDArray[np.complex128]
+
+    @property
+    def populations(self) -> NDArray[np.float64]:
+        """Mulliken's populations Re(c* S c) of the orbitals in every state, shape (n_orbitals, n_states); sums are 1.
+
+        R. S. Mulliken, J. Chem. Phys. 23, 1833 (1955), https://doi.org/10.1063/1.1740588
+        """
+        return (self.vectors.conj() * self.dual).real
+
+
+def states_of(
+    system: LCAOSystem,
+    k_points: ArrayLike,
+    *,
+    solver: Eigensolver | None = None,
+    overlap_threshold: float = OVERLAP_THRESHOLD,
+    progress: bool = False,
+) -> Iterator[list[States]]:
+    """For every k-point the states of every spin.
+
+    Parameters
+    ----------
+    system : LCAOSystem
+    k_points : array, shape (n_k, 3)
+        Fractional.
+    solver : Eigensolver, optional
+        By default `dense_states`.
+    overlap_threshold : float
+        Of the default solver, see `eigenvalues`.
+    progress : bool
+        Show a bar on stderr.
+
+    Raises
+    ------
+    OverlapError, ValueError
+        As `eigenstates`.
+    """
+    k = check_k_points(k_points)
+    solve = solver or partial(dense_states, overlap_threshold=overlap_threshold)
+    overlap = None if system.overlap is None else BlochSum(system.overlap.hermitian_part(), system.spin == "spinor")
+    with tqdm(total=len(k), desc="k-points", leave=False, disable=None if progress else True) as bar:
+        for at, found in zip(k, solve(system, k), strict=True):
+            yield [States(e, c, c if overlap is None else _product(overlap, at, c)) for e, c in found]
+            bar.update()
+
+
+def dense_states(
+    system: LCAOSystem, k_points: NDArray, *, overlap_threshold: float = OVERLAP_THRESHOLD
+) -> Iterator[list[tuple[NDArray, NDArray]]]:
+    """All states, by LAPACK: an `Eigensolver`."""
+    batch = max(1, BATCH_BYTES // (16 * system.n_orbitals**2 * max(1, len(system.hamiltonian))))
+    for start in range(0, len(k_points), batch):
+        some = k_points[start : start + batch]
+        energies, vectors = eigenstates(system, some, overlap_threshold=overlap_threshold)
+        for row in range(len(some)):
+            there = np.isfinite(energies[:, row])  # +inf: a direction that was left out
+            yield [(e[row, keep], c[row][:, keep]) for e, c, keep in zip(energies, vectors, there, strict=True)]
+
+
+def _product(overlap: BlochSum, k: NDArray, vectors: NDArray) -> NDArray:
+    if len(overlap.indices) > FULL * overlap.n**2:
+        return overlap.dense(k[None])[0] @ vectors
+    return next(overlap.sparse(k[None])) @ vectors
