@@ -1,25 +1,31 @@
 """Which structures are worth computing? Makers of training sets."""
 
+from ase_hybridham.structures.coincidence import Twist, best_twist
 from ase_hybridham.structures.fingerprint import distance_fingerprint, farthest_of
 from ase_hybridham.structures.independence import DistanceRow, Independence, independence
 from ase_hybridham.structures.layers import Layers, layers_of
 from ase_hybridham.structures.sampling import random_graphene
 from ase_hybridham.structures.shapes import supercell_shapes
-from ase_hybridham.structures.twisted import twisted_bilayer
+from ase_hybridham.structures.twisted import hexagonal_twist, twisted_bilayer, twisted_stack, twists
 from ase_hybridham.structures.variations import Variation, Varied, variations
 
 __all__ = [
     "DistanceRow",
     "Independence",
     "Layers",
+    "Twist",
     "Variation",
     "Varied",
+    "best_twist",
     "distance_fingerprint",
     "farthest_of",
+    "hexagonal_twist",
     "independence",
     "layers_of",
     "random_graphene",
     "supercell_shapes",
     "twisted_bilayer",
+    "twisted_stack",
+    "twists",
     "variations",
 ]
