@@ -20,6 +20,7 @@ from ase_hybridham.solve.fermi import (
 from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD, PREDICTED_THRESHOLD
 from ase_hybridham.solve.projection import OrbitalGroups, WeightedBands, fat_bands
 from ase_hybridham.solve.states import Eigensolver, States, states_of
+from ase_hybridham.solve.unfold import SiteMap, unfold
 
 __all__ = [
     "OVERLAP_THRESHOLD",
@@ -28,6 +29,7 @@ __all__ = [
     "BlochSum",
     "Eigensolver",
     "OrbitalGroups",
+    "SiteMap",
     "States",
     "WeightedBands",
     "band_error",
@@ -50,5 +52,6 @@ __all__ = [
     "spin_degeneracy",
     "states_of",
     "tetrahedron_dos",
+    "unfold",
     "with_electrons",
 ]

@@ -4,6 +4,7 @@ from ase_hybridham.structures.coincidence import Twist, best_twist
 from ase_hybridham.structures.fingerprint import distance_fingerprint, farthest_of
 from ase_hybridham.structures.independence import DistanceRow, Independence, independence
 from ase_hybridham.structures.layers import Layers, layers_of
+from ase_hybridham.structures.primitive import primitive_cell
 from ase_hybridham.structures.sampling import random_graphene
 from ase_hybridham.structures.shapes import supercell_shapes
 from ase_hybridham.structures.twisted import hexagonal_twist, twisted_bilayer, twisted_stack, twists
@@ -22,6 +23,7 @@ __all__ = [
     "hexagonal_twist",
     "independence",
     "layers_of",
+    "primitive_cell",
     "random_graphene",
     "supercell_shapes",
     "twisted_bilayer",

@@ -1,10 +1,13 @@
 """Systems whose blocks are a function of the elements and the bond vector only, as real ones nearly are."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import make_supercell
+from ase.build.supercells import lattice_points_in_supercell
 
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList
 
@@ -75,3 +78,40 @@ def pz_graphene(hopping: float, overlap: float | None) -> LCAOSystem:
 def make_graphene() -> Callable[[float, float | None], LCAOSystem]:
     """(hopping in eV, overlap or None) -> graphene with one orbital an atom."""
     return pz_graphene
+
+
+def supercell(system: LCAOSystem, matrix: np.ndarray) -> LCAOSystem:
+    """The same crystal in the cell M a, atom after atom of a primitive cell, cell after cell; blocks are copied."""
+    unit, n = system.pairs, len(system.atoms)
+    atoms = make_supercell(system.atoms, matrix, wrap=False)
+    points = np.rint(lattice_points_in_supercell(matrix) @ matrix).astype(int)  # of `make_supercell`, in its order
+    index = {tuple(np.round(point @ np.linalg.inv(matrix) % 1 % 1, 6) % 1): c for c, point in enumerate(points)}
+    i, j, shifts, origin = [], [], [], []
+    for c, point in enumerate(points):
+        target = point + unit.shifts
+        other = np.array([index[tuple(place)] for place in np.round(target @ np.linalg.inv(matrix) % 1 % 1, 6) % 1])
+        i.append(c * n + unit.i)
+        j.append(other * n + unit.j)
+        shifts.append(np.rint((target - points[other]) @ np.linalg.inv(matrix)).astype(int))
+        origin.append(np.arange(len(unit)))
+    pairs, position = PairList.sorted_from_indices(atoms, *map(np.concatenate, (i, j, shifts)))
+
+    def repeated(blocks: PairBlocks) -> PairBlocks:
+        many = PairBlocks.zeros(pairs, blocks.basis, spinor=blocks.spinor, dtype=blocks.values.dtype)
+        for row, p in zip(position, np.concatenate(origin), strict=True):
+            many.block(row)[:] = blocks.block(p)
+        return many
+
+    return replace(
+        system,
+        atoms=atoms,
+        hamiltonian=tuple(map(repeated, system.hamiltonian)),
+        overlap=None if system.overlap is None else repeated(system.overlap),
+        electrons=None if system.electrons is None else system.electrons * len(points),
+    )
+
+
+@pytest.fixture
+def repeat() -> Callable[[LCAOSystem, np.ndarray], LCAOSystem]:
+    """(system, M) -> its supercell."""
+    return supercell
