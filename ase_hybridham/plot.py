@@ -43,6 +43,12 @@ ALONE_DOWN: dict[str, Any] = {"color": "#c1121f", "linestyle": (0, (4, 1.6))}
 MOST_PAIRS = 3  # of elements that a picture tells apart
 ROUNDING = 1e-8  # eV; what is smaller vanishes by symmetry
 PAIR_COLORS = ("#14467c", "#c1121f", "#2a9d4a")
+ABOVE: dict[str, Any] = {
+    "loc": "lower left",
+    "bbox_to_anchor": (0.0, 1.0),
+    "borderaxespad": 0.2,
+    "frameon": False,
+}
 
 
 def new_axes(width: float = 4.6, height: float = 4.0) -> Axes:
@@ -112,26 +118,17 @@ def plot_bands(
     """
     ax = new_axes() if ax is None else ax
     low, high = (-window, window) if isinstance(window, (int, float)) else window
-    x, ticks, names = _axis(bands)
+    x, ticks, names = band_axis(bands)
     handles = []
     if reference is not None:
         # its k-points may be spaced otherwise: both paths span the same axis
-        other, _, _ = _axis(reference)
+        other, _, _ = band_axis(reference)
         handles = _draw(ax, other * (x[-1] / other[-1]), reference, labels[1], REFERENCE_STYLE, REFERENCE_DOWN)
     styles = (ALONE_STYLE, ALONE_DOWN) if reference is None else (OVERLAY_STYLE, OVERLAY_DOWN)
     handles = [*_draw(ax, x, bands, labels[0] if handles else "", *styles), *handles]
-    ax.axhline(0.0, color="0.2", linewidth=0.7, linestyle=":", zorder=1.0)
-    for tick in ticks[1:-1]:
-        ax.axvline(tick, color="0.85", linewidth=0.7, zorder=0.5)
-    ax.set_xticks(ticks, names)
-    ax.tick_params(axis="x", length=0)
-    ax.set_xlim(x[0], x[-1])
-    ax.set_ylim(low, high)
-    ax.set_ylabel(rf"$E - {zero}$ (eV)")
+    frame_bands(ax, x, ticks, names, (low, high), zero)
     if len(handles) > 1:
-        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
-        fontsize = "medium" if len(handles) == 2 else "small"
-        ax.legend(handles=handles, ncols=2, frameon=False, fontsize=fontsize, **place)
+        ax.legend(handles=handles, ncols=2, fontsize="medium" if len(handles) == 2 else "small", **ABOVE)
     return ax
 
 
@@ -275,6 +272,20 @@ def _positive(values: Sequence[float]) -> NDArray[np.float64]:
     return np.where(sizes > 0, sizes, np.nan)
 
 
+def frame_bands(
+    ax: Axes, x: NDArray, ticks: Sequence[float], names: Sequence[str], window: tuple[float, float], zero: str
+) -> None:
+    """Special points, limits and labels of an axis of k-points and one of energies."""
+    ax.axhline(0.0, color="0.2", linewidth=0.7, linestyle=":", zorder=1.0)
+    for tick in ticks[1:-1]:
+        ax.axvline(tick, color="0.85", linewidth=0.7, zorder=0.5)
+    ax.set_xticks(ticks, names)
+    ax.tick_params(axis="x", length=0)
+    ax.set_xlim(x[0], x[-1])
+    ax.set_ylim(*window)
+    ax.set_ylabel(rf"$E - {zero}$ (eV)")
+
+
 def _draw(
     ax: Axes, x: NDArray, bands: BandStructure, label: str, style: dict[str, Any], down: dict[str, Any]
 ) -> list[Line2D]:
@@ -288,7 +299,7 @@ def _draw(
     return handles
 
 
-def _axis(bands: BandStructure) -> tuple[NDArray, list[float], list[str]]:
+def band_axis(bands: BandStructure) -> tuple[NDArray, list[float], list[str]]:
     """Distance along the path, and the special points on it with their names."""
     if len(bands.path.kpts) == 1:
         return np.array([0.0, 1.0]), [0.5], [""]
