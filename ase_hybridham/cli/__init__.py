@@ -14,6 +14,7 @@ __all__ = ["main"]
 # command -> first line of its help; the module of the same name (with _ for -) has add_arguments(parser) and run(args)
 COMMANDS = {
     "sample": "structures worth computing: supercells of a crystal, strained, slid, displaced",
+    "twist": "twisted bilayers and stacks of layers, and whether a training set covers them",
     "dft": "run DFT on structures and store H and S in a data set",
     "convert": "other programs' files to a data set",
     "check": "whether data are what they say: conventions, units, symmetries, electrons",
@@ -22,6 +23,7 @@ COMMANDS = {
     "evaluate": "errors of a checkpoint on a data set, in meV",
     "pack": "a checkpoint for other people: small, with its card and measured errors",
     "bands": "band structure of a checkpoint, a data set or another program's files",
+    "dos": "density of states, whole and of elements, shells, atoms or layers",
     "predict": "H of a structure from a checkpoint, written for this package or for DeepH's tools",
     "overlap": "S of a structure from its basis functions, with no DFT program, for DeepH's tools",
     "import-deephe3": "a DeepH-E3 checkpoint to one of this package",

@@ -22,7 +22,7 @@ LEAST_ERROR, LEAST_STRAIN = 2e-3, 2e-4  # degrees; what lies below is as good as
 ROUNDING = 1e-6  # degrees of angle, and relative strain, that count as none
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no truth value
 class Twist:
     """A common cell of two lattices.
 

@@ -186,7 +186,7 @@ def twisted_stack(
     if not n_layers or set(pattern) - {"A", "B"}:
         raise ValueError(f"pattern: expected letters A and B, got {pattern!r}")
     sheets = {"A": Sheet.of(lower), "B": Sheet.of(lower if upper is None else upper)}
-    gaps = [float(spacing)] * (n_layers - 1) if np.ndim(spacing) == 0 else list(np.asarray(spacing, dtype=float))
+    gaps = np.asarray(spacing, dtype=float).ravel().tolist() * (n_layers - 1 if np.ndim(spacing) == 0 else 1)
     if len(gaps) != n_layers - 1 or not all(0 < gap < np.inf for gap in gaps):
         raise ValueError(f"spacing: expected one positive number or {n_layers - 1}, got {spacing}")
     moved = np.zeros((n_layers, 2)) if shifts is None else np.asarray(shifts, dtype=float)
