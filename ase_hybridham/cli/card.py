@@ -34,7 +34,8 @@ def card_text(card: Mapping[str, Any]) -> Iterator[str]:
 def coverage_text(coverage: Mapping[str, Any]) -> Iterator[str]:
     """Lines on the surroundings that were met in training."""
     units = {"distances": "A", "bond_length": "A on average", "separation": "A to the next fragment"}
-    for name, unit in (units | {"bonds": "bonds of an atom", "neighbors": "atoms within reach"}).items():
-        for key, spans in coverage[name].items():
+    units |= {"bonds": "bonds of an atom", "atom_bonds": "A, their mean", "neighbors": "atoms within reach"}
+    for name, unit in units.items():
+        for key, spans in coverage.get(name, {}).items():
             words = ", ".join(f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, high in spans)
             yield f"met in training: {key} {'bonds ' * (name == 'bond_length')}{words} {unit}"

@@ -74,9 +74,11 @@ def _systems(path: Path, split: str, model: "TrainedModel") -> "dict[str, LCAOSy
     with DataSet(path) as data:
         domain = model.cascade.domain
         own = dict(model.provenance.get("data", {})).get("hash") == data.content_hash()
-        if domain.coverage is None and own:
+        if own and (domain.coverage is None or domain.coverage.atom_bonds is None):
             coverage = Coverage.of(data[name].pairs for name in data.split("train"))
-            model.cascade.domain = replace(domain, coverage=coverage)
+            # ranges that it has tell whether all it met is here: it may have started from a model of other data
+            if domain.coverage in (None, replace(coverage, atom_bonds=None)):
+                model.cascade.domain = replace(domain, coverage=coverage)
         names = data.names if split == "all" else data.split(split)
         if not names:
             raise ValueError(f"{path}: split {split!r} is empty; choose another --split")

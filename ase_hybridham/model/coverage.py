@@ -1,12 +1,13 @@
 """Which surroundings of atoms a network has met in training, and what of a structure lies outside of them.
 
-Five figures that a person can check, not a measure of the error: distances of pairs; the mean length of bonds (pairs up
-to 1.25 times the sum of the covalent radii) in a structure; the bonds of an atom; its pairs within reach; and its
-distance to the next atom that no chain of bonds leads to, such as one of another layer.
+Six figures that a person can check, not a measure of the error: distances of pairs; the mean length of bonds (pairs up
+to 1.25 times the sum of the covalent radii) in a structure; the bonds of an atom, and their mean length, which sees one
+atom where the mean of a structure is blind; its pairs within reach; and its distance to the next atom that no chain of
+bonds leads to, such as one of another layer.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,8 @@ class Coverage:
         Number of bonds and of pairs within reach of an atom.
     separation : mapping
         Distance to the nearest atom of another fragment in angstrom, where there are such within reach.
+    atom_bonds : mapping, optional
+        Mean bond length of an atom, angstrom. None, as in checkpoints that are older than it: not known, not checked.
     """
 
     distances: Mapping[str, Spans]
@@ -49,6 +52,7 @@ class Coverage:
     bonds: Mapping[str, Spans]
     neighbors: Mapping[str, Spans]
     separation: Mapping[str, Spans]
+    atom_bonds: Mapping[str, Spans] | None = None
 
     @classmethod
     def of(cls, structures: Iterable[PairList]) -> "Coverage":
@@ -78,8 +82,9 @@ class Coverage:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; lengths in angstrom."""
         return {
-            field.name: {key: [list(span) for span in spans] for key, spans in getattr(self, field.name).items()}
+            field.name: {key: [list(span) for span in spans] for key, spans in ranges.items()}
             for field in fields(self)
+            if (ranges := getattr(self, field.name)) is not None
         }
 
     @classmethod
@@ -92,6 +97,7 @@ class Coverage:
                     for key, spans in entries[field.name].items()
                 }
                 for field in fields(cls)
+                if field.name in entries or field.default is MISSING
             }
         )
 
@@ -125,8 +131,9 @@ class Coverage:
             ("bonds", "bonds", 0.0, 0.0),
             ("neighbors", "atoms within reach", CROWDED, 0.0),
             ("separation", "A to the next fragment", 0.0, MARGIN),
+            ("atom_bonds", "A as its mean bond", 0.0, MEAN_MARGIN),
         ):
-            for key, ((low, high),) in getattr(self, name).items():
+            for key, ((low, high),) in (getattr(self, name) or {}).items():
                 counted = (pairs.numbers == chemical_symbols.index(key)) & np.isfinite(figures[name])
                 values = np.where(counted, figures[name], low)
                 away = np.maximum(low * (1 - share) - values, values - high * (1 + share)) - margin
@@ -152,15 +159,18 @@ def _bonded(pairs: PairList, rows: NDArray | slice) -> NDArray[np.bool_]:
 
 
 def _of_atoms(pairs: PairList) -> dict[str, NDArray]:
-    """Bonds, pairs within reach and distance to another fragment (inf where none is within reach) of every atom."""
+    """Figures of every atom by range; inf where it has no bond, or no other fragment is within reach."""
     i, j, d = (values[pairs.hopping] for values in (pairs.i, pairs.j, pairs.distances))
     n, bonds = pairs.n_atoms, _bonded(pairs, pairs.hopping)
     graph = coo_matrix((np.ones(bonds.sum()), (i[bonds], j[bonds])), shape=(n, n))
     fragment = connected_components(graph, directed=False)[1]
     separation, other = np.full(n, np.inf), fragment[i] != fragment[j]
     np.minimum.at(separation, i[other], d[other])
+    n_bonds = np.bincount(i[bonds], minlength=n).astype(float)
+    mean = np.bincount(i[bonds], d[bonds], minlength=n) / np.maximum(n_bonds, 1)
     return {
-        "bonds": np.bincount(i[bonds], minlength=n).astype(float),
+        "bonds": n_bonds,
+        "atom_bonds": np.where(n_bonds > 0, mean, np.inf),
         "neighbors": np.bincount(i, minlength=n).astype(float),
         "separation": separation,
     }

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,15 @@ def test_a_checkpoint_of_an_older_version_is_told_what_it_met(command_line, work
     with DataSet(workplace / "data.h5") as data:
         expected = Coverage.of(data[name].pairs for name in SPLITS["train"])
     assert load_model(new, "cpu").cascade.domain.coverage == expected
+    for bonds, filled in (
+        (expected.bonds, expected),
+        ({"C": ((2, 7),)}, None),
+    ):  # one of these met more than the data hold
+        five = replace(expected, atom_bonds=None, bonds=bonds)
+        entries = json.dumps({**metadata, "coverage": five.to_dict()})
+        save_file(load_file(ckpt), old, metadata={"hybridham": entries})
+        assert command_line("pack", old, "-o", new, "--data", workplace / "data.h5")[0] == 0
+        assert load_model(new, "cpu").cascade.domain.coverage == (filled or five)
     metadata["provenance"]["data"]["hash"] = "of other data"
     save_file(load_file(ckpt), old, metadata={"hybridham": json.dumps(metadata)})
     assert command_line("pack", old, "-o", new, "--data", workplace / "data.h5")[0] == 0

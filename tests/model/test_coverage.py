@@ -75,13 +75,56 @@ def bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
     return pairs.i[near], pairs.j[near]
 
 
+def with_a_bump(atoms: Atoms, breathing: float) -> Atoms:
+    """The neighbors of atom 0 come nearer to it by a length, and farther from all others."""
+    start, end = bonds(atoms)
+    for neighbor in end[start == 0]:
+        step = atoms.get_distance(0, neighbor, mic=True, vector=True)
+        atoms.positions[neighbor] -= breathing * step / np.linalg.norm(step)
+    return atoms
+
+
+@pytest.mark.parametrize("breathing", [0.12, -0.12])
+def test_one_atom_with_short_or_long_bonds_is_told(breathing):
+    sheet = graphene(size=(4, 4, 1), a=2.46, vacuum=8.0)
+    rng = np.random.default_rng(0)
+    met = []
+    for _ in range(20):  # bonds of any length, but hardly three short ones at one atom
+        met.append(sheet.copy())
+        met[-1].positions += rng.normal(scale=0.04, size=(len(sheet), 3))
+    coverage = Coverage.of(map(pairs_of, met))
+    assert not any("mean bond" in line for atoms in met for line in coverage.outside(pairs_of(atoms)))
+    ((low, high),) = coverage.atom_bonds["C"]
+    assert 1.32 < low < 1.42 < high < 1.52
+    mean = np.sqrt(2.46**2 / 3) - breathing
+    atoms = with_a_bump(sheet, breathing)
+    assert coverage.outside(pairs_of(atoms)) == [
+        f"C (atom 0) with {mean:.3g} A as its mean bond, not {low:.3g} to {high:.3g}"
+    ]
+
+
+def test_an_older_checkpoint_does_not_know_the_bonds_of_single_atoms(bilayers):
+    entries = bilayers.to_dict()
+    assert entries.pop("atom_bonds")
+    older = Coverage.from_dict(json.loads(json.dumps(entries)))
+    assert older.atom_bonds is None
+    assert older.to_dict() == entries
+    told = bilayers.outside(pairs_of(bulk("C")))
+    assert older.outside(pairs_of(bulk("C"))) == [line for line in told if "mean bond" not in line] != told
+    del entries["bonds"]
+    with pytest.raises(KeyError, match="bonds"):
+        Coverage.from_dict(entries)
+
+
 def test_every_pair_of_elements_has_its_own_ranges():
     water, methane = molecule("H2O"), molecule("CH4")
     coverage = Coverage.of(map(pairs_of, (water, methane)))
     assert set(coverage.distances) == {"H-O", "H-H", "C-H"}
-    oh = water.get_distance(0, 1)
+    oh, ch = water.get_distance(0, 1), methane.get_distance(0, 1)
     assert coverage.bond_length["H-O"] == ((pytest.approx(oh, abs=1e-3),) * 2,)
     assert (coverage.bonds["O"], coverage.bonds["C"], coverage.bonds["H"]) == (((2, 2),), ((4, 4),), ((1, 1),))
+    assert coverage.atom_bonds["O"] == coverage.bond_length["H-O"]
+    assert coverage.atom_bonds["H"] == ((pytest.approx(oh, abs=1e-3), pytest.approx(ch, abs=1e-3)),)
     assert not coverage.separation  # both are of one piece
     water.set_distance(0, 1, oh + 0.2, fix=0)
     assert any("H-O at" in line for line in coverage.outside(pairs_of(water)))
@@ -125,7 +168,7 @@ class TestOfAModel:
             model.predict(bulk("C"))
         (message,) = caplog.messages
         assert message.startswith("model: not trained for C-C at 1.55 A (atoms 0 and 1), where none is between 1.4")
-        assert message.endswith(", and 3 more; expect larger errors (said once)")
+        assert message.endswith(", and 4 more; expect larger errors (said once)")
 
     def test_one_can_ask(self, model):
         assert model.outside(bilayer(1, 3.4)) == []
