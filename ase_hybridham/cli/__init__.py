@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": "errors of a checkpoint on a data set, in meV",
     "pack": "a checkpoint for other people: small, with its card and measured errors",
     "bands": "band structure of a checkpoint, a data set or another program's files",
+    "dos": "density of states, whole and of elements, shells, atoms or layers",
     "predict": "H of a structure from a checkpoint, written for this package or for DeepH's tools",
     "overlap": "S of a structure from its basis functions, with no DFT program, for DeepH's tools",
     "import-deephe3": "a DeepH-E3 checkpoint to one of this package",
