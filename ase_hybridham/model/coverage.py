@@ -27,6 +27,7 @@ MEAN_MARGIN = 0.01  # angstrom, of means of bonds
 CROWDED = 0.1  # share of pairs that an atom may have more or less
 
 Spans = tuple[tuple[float, float], ...]
+GAPS = {"distances": GAP}  # other ranges are one interval
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,24 @@ class Coverage:
                 for number in np.unique(pairs.numbers[np.isfinite(values)]):
                     found = values[(pairs.numbers == number) & np.isfinite(values)]
                     met[name].setdefault(chemical_symbols[number], []).append(found)
-        gaps = {"distances": GAP}
         spans = {
-            name: {key: _spans(np.concatenate(found), gaps.get(name, np.inf)) for key, found in of_name.items()}
+            name: {key: _spans(np.concatenate(found), GAPS.get(name, np.inf)) for key, found in of_name.items()}
             for name, of_name in met.items()
         }
         return cls(**spans)
+
+    def union(self, other: "Coverage") -> "Coverage":
+        """The ranges of both training sets; what is not known of one is not known of both."""
+        ranges: dict[str, Any] = {}
+        for field in fields(self):
+            mine, others = getattr(self, field.name), getattr(other, field.name)
+            gap = GAPS.get(field.name, np.inf)
+            ranges[field.name] = (
+                None
+                if mine is None or others is None
+                else {key: _joined([*mine.get(key, ()), *others.get(key, ())], gap) for key in {**mine, **others}}
+            )
+        return Coverage(**ranges)
 
     def outside(self, pairs: PairList) -> list[str]:
         """What of a structure the training set had not, the worst case of each kind in words; empty if nothing."""
@@ -181,3 +194,14 @@ def _spans(values: NDArray, gap: float) -> Spans:
     values = np.sort(values)
     parts = np.split(values, np.flatnonzero(np.diff(values) > gap) + 1)
     return tuple((round(float(part[0]), 3), round(float(part[-1]), 3)) for part in parts)
+
+
+def _joined(spans: Iterable[tuple[float, float]], gap: float) -> Spans:
+    """The fewest intervals that hold all intervals and no gap."""
+    joined: list[tuple[float, float]] = []
+    for low, high in sorted(spans):
+        if joined and low - joined[-1][1] <= gap:
+            joined[-1] = joined[-1][0], max(high, joined[-1][1])
+        else:
+            joined.append((low, high))
+    return tuple(joined)

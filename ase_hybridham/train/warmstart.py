@@ -53,7 +53,8 @@ def base_of(config: TrainConfig) -> tuple[TrainConfig, TrainedModel | None, str]
 def start(config: ModelConfig, domain: Domain, base: TrainedModel | None) -> tuple[Cascade, set[str]]:
     """A network, and which of its parts are wholly those of the model it starts from.
 
-    Tensors of other shapes than in the model stay as they are drawn.
+    Tensors of other shapes than in the model stay as they are drawn. A network whose weights are all those of the model
+    has met what both training sets hold; one with weights that start anew only what the data hold.
 
     Parameters
     ----------
@@ -78,8 +79,12 @@ def start(config: ModelConfig, domain: Domain, base: TrainedModel | None) -> tup
             domain.reach,
         )
     cascade = Cascade(config, replace(known, reach=max(known.reach, domain.reach), coverage=domain.coverage))
+    stages = {"stage1"} if config.stage2 is None else {"stage1", "stage2"}
     names = PARTS if base.cascade.hybrid else PARTS[:2]
     same = {name for name in names if _copy(name, getattr(base.cascade, name), getattr(cascade, name))}
+    if stages <= same:
+        both = None if known.coverage is None or domain.coverage is None else known.coverage.union(domain.coverage)
+        cascade.domain = replace(cascade.domain, coverage=both)
     return cascade, same
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -139,6 +140,21 @@ def test_ranges_hold_every_pair_and_no_gap():
         d = pairs_of(bilayer(seed, 3.3)).distances
         d = d[d > 0]
         assert (((d[:, None] > spans[:, 0] - 1e-3) & (d[:, None] < spans[:, 1] + 1e-3)).sum(1) == 1).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_union_is_that_of_both_sets(seed, bilayers):
+    rng = np.random.default_rng(seed)
+    few = [molecule(name) for name in ("H2O", "CH4", "C2H4", "CH3OH", "C6H6", "CO2")]
+    few += [bilayer(seed, 3.0), bulk("C")]
+    for atoms in few:
+        atoms.rattle(0.05, rng=rng)
+    pairs = [pairs_of(few[n]) for n in rng.permutation(len(few))]
+    first, second, both = Coverage.of(pairs[:4]), Coverage.of(pairs[4:]), Coverage.of(pairs)
+    assert both not in (first, second)
+    assert first.union(second) == second.union(first) == both
+    assert first.union(both) == both
+    assert first.union(replace(second, atom_bonds=None)) == replace(both, atom_bonds=None)
 
 
 def test_it_survives_json(bilayers):

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from ase_hybridham import cli
-from ase_hybridham.model import load_model, read_metadata
+from ase_hybridham.model import Coverage, load_model, read_metadata
 from ase_hybridham.store import DataSet, append_systems, set_splits
-from ase_hybridham.system import AtomBasis, Basis
+from ase_hybridham.system import AtomBasis, Basis, PairList
 from ase_hybridham.train import TrainConfig, train
 from ase_hybridham.train.data import ReadOnce, domain_of, graphs_of
 from ase_hybridham.train.log import bar_of
@@ -136,6 +136,23 @@ class TestFromAModel:
             self.further(tmp_path / "d.h5", tmp_path / "run", short_run, phase1=SHORT, phase2=NONE), progress=False
         )
         assert list(load_model(path).basis.atoms) == list(BASIS.atoms)
+
+    def test_both_training_sets_count_as_met(self, short_run):
+        """As long as no stage starts anew."""
+        base = load_model(short_run / "model.hham", "cpu", "float32")
+        config, known = base.cascade.config, base.cascade.domain
+        atoms = atoms_of(0)
+        atoms.set_cell([2.3, 2.8, 12.0])
+        pairs = PairList.from_atoms(atoms, BASIS.cutoffs())
+        domain = replace(known, coverage=Coverage.of([pairs]))
+        both = known.coverage.union(domain.coverage)
+        assert both not in (known.coverage, domain.coverage)
+        wider = config.stage2.model_copy(update={"width": 12})
+        for stage2, expected in ((config.stage2, both), (None, both), (wider, domain.coverage)):
+            cascade, _ = start(config.model_copy(update={"stage2": stage2}), domain, base)
+            assert cascade.domain.coverage == expected
+        base.cascade.domain = replace(known, coverage=None)
+        assert start(config, domain, base)[0].domain.coverage is None
 
     def test_longer_pairs_stretch_the_radial_functions(self, short_run, caplog):
         base = load_model(short_run / "model.hham", "cpu", "float32")
