@@ -75,7 +75,7 @@ def _for_every_k(
     k = check_k_points(k_points)
     if not (np.isfinite(threshold) and threshold >= 0):
         raise ValueError(f"overlap threshold: expected a number >= 0, got {threshold}")
-    hamiltonians, overlap = _bloch_sums(system)
+    hamiltonians, overlap = bloch_sums(system)
     n, n_spins = system.n_orbitals, len(hamiltonians)
     is_real = not any(np.iscomplexobj(h.blocks.values) for h in hamiltonians)
     values = np.empty((n_spins, len(k), n))
@@ -130,7 +130,8 @@ def _blas_threads(n: int) -> AbstractContextManager:
     return threadpool_limits(1, user_api="blas") if n < THREADED_ORBITALS else nullcontext()
 
 
-def _bloch_sums(system: LCAOSystem) -> tuple[list[BlochSum], BlochSum | None]:
+def bloch_sums(system: LCAOSystem) -> tuple[list[BlochSum], BlochSum | None]:
+    """Sums of the Hamiltonians and of S, checked; None for S where the basis is orthogonal. Errors as `eigenvalues`."""
     if not system.hamiltonian:
         raise ValueError("system: expected a Hamiltonian, got only an overlap")
     if system.overlap is None and not system.basis.orthogonal:

@@ -2,8 +2,9 @@
 
 A set of atoms is cut along a coordinate into a left part, a right part and a separator, the neighbors of the left part,
 so that no element connects left and right. Both parts are cut again; the separator is eliminated after them. Atoms
-eliminated together are a *front*: a dense matrix over its own atoms and its *boundary*, the later atoms that it or its children touch.
-Periodic images need no care, since they are neighbors: the first separator of a crystal consists of two walls.
+eliminated together are a *front*: a dense matrix over its own atoms and its *boundary*, the later atoms that it or its
+children touch. Periodic images need no care, since they are neighbors: the first separator of a crystal consists of two
+walls.
 
 A. George, SIAM J. Numer. Anal. 10, 345 (1973), https://doi.org/10.1137/0710032; fronts: I. S. Duff and J. K. Reid, ACM
 Trans. Math. Softw. 9, 302 (1983), https://doi.org/10.1145/356044.356047. Atoms are ordered, not orbitals: the graph is
