@@ -222,7 +222,7 @@ def test_tables_of_json_keys_are_those_that_are_printed(clone):
             keys(json.loads(out.getvalue()))
         )
         n_tables += 1
-    assert n_tables == 3
+    assert n_tables == 4
 
 
 def keys(entry: dict[str, Any]) -> Iterator[str]:
