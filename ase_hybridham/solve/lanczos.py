@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.linalg.blas import get_blas_funcs
-from scipy.sparse import csr_array
 
 __all__ = ["BlockLanczos", "Product", "rayleigh_ritz"]
 
@@ -151,12 +150,13 @@ class BlockLanczos:
         self._t = t
 
 
-def rayleigh_ritz(h: csr_array, s: csr_array, x: NDArray) -> tuple[NDArray[np.float64], NDArray, NDArray[np.float64]]:
+def rayleigh_ritz(h: Product, s: Product, x: NDArray) -> tuple[NDArray[np.float64], NDArray, NDArray[np.float64]]:
     """Best solutions of H c = E S c among the combinations of some vectors.
 
     Parameters
     ----------
-    h, s : sparse arrays, shape (n, n)
+    h, s : functions
+        (n, m) -> H, S times it.
     x : array, shape (n, m)
 
     Returns
@@ -168,7 +168,7 @@ def rayleigh_ritz(h: csr_array, s: csr_array, x: NDArray) -> tuple[NDArray[np.fl
     residuals : array, shape (m,)
         |H c - E S c|, in the unit of H.
     """
-    h_x, s_x = h @ x, s @ x
+    h_x, s_x = h(x), s(x)
     scale = 1 / np.sqrt(np.abs(np.einsum("na,na->a", x.conj(), s_x)))
     h_x, s_x, x = h_x * scale, s_x * scale, x * scale
     energies, y = eigh(x.conj().T @ h_x, x.conj().T @ s_x)

@@ -12,7 +12,7 @@ out.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
@@ -131,13 +131,13 @@ class Factor:
         tries = [(sigma + move, single) for move in MOVES] + ([(sigma, False)] if single else [])
         for self.sigma, self.single in tries:
             data = pencil.shifted(self.sigma)
-            self._matrix = pencil.pattern.matrix(data)
+            self._product = partial(pencil.pattern.product, data)
             try:
                 self._factorized = pencil.engine.factor(data.astype(_single(data.dtype)) if self.single else data)
             except LinAlgError:
                 self.residual = np.inf
                 continue
-            self.residual = self._test()
+            self.residual = self._test(data.dtype)
             if self.residual < TRUSTED["f" if self.single else "d"]:
                 return
             logger.debug("factorization at %.9f eV: residual %.1e; sigma moves", self.sigma, self.residual)
@@ -154,7 +154,7 @@ class Factor:
     def solve(self, b: NDArray) -> NDArray:
         """A^-1 b, in double precision, shape (n, n_columns)."""
         x = self._once(b)
-        return x + self._once(b - self._matrix @ x) if self.single else x
+        return x + self._once(b - self._product(x)) if self.single else x
 
     def _once(self, b: NDArray) -> NDArray:
         if not self.single:
@@ -164,10 +164,10 @@ class Factor:
         x = self._factorized.solve((b / scale).astype(_single(b.dtype)))
         return x.astype(b.dtype) * scale
 
-    def _test(self) -> float:
+    def _test(self, dtype: np.dtype) -> float:
         with np.errstate(all="ignore"):  # what is not a finite number fails the test
-            b = self._b.astype(self._matrix.dtype)
-            return float(np.linalg.norm(self._matrix @ self._once(b) - b) / np.linalg.norm(b))
+            b = self._b.astype(dtype)
+            return float(np.linalg.norm(self._product(self._once(b)) - b) / np.linalg.norm(b))
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,8 +231,8 @@ class Pencil:
                 f"eigenpairs: expected 1 to {max((n - 2 * block) // 2, 0)} states of {n} orbitals, got {n_wanted}; "
                 "use the dense solver"
             )
-        factor, s = self.factor(sigma), self.pattern.matrix(self.s)
-        lanczos = BlockLanczos(factor.solve, lambda x: s @ x, n, self.h.dtype, block)
+        factor = self.factor(sigma)
+        lanczos = BlockLanczos(factor.solve, partial(self.pattern.product, self.s), n, self.h.dtype, block)
         most = min(n, MOST_VECTORS * (n_wanted + 2 * block))
         for again in (False, True):
             found = self._converged(lanczos, factor, n_wanted, block, tolerance, most, count)
@@ -259,7 +259,7 @@ class Pencil:
     ) -> Eigenpairs:
         candidates = n_wanted + block
         y = _converge(lanczos, candidates, tolerance, most)
-        h, s = self.pattern.matrix(self.h), self.pattern.matrix(self.s)
+        h, s = (partial(self.pattern.product, data) for data in (self.h, self.s))
         energies, vectors, residuals = rayleigh_ritz(h, s, lanczos.vectors(y))
         low, high = _window(energies, factor.sigma, n_wanted)
         inside = (energies > low) & (energies < high)

@@ -62,6 +62,9 @@ def test_pattern_has_the_blocks_of_the_bloch_sum(make_system, crystal):
     np.testing.assert_allclose(dense, bloch.dense(K)[0], atol=1e-14)
     for atom, (a, b) in enumerate(zip(pattern.starts[:-1], pattern.starts[1:], strict=True)):
         np.testing.assert_array_equal(pattern.rows(atom, data), dense[a:b, pattern.columns(atom)])
+    x = np.random.default_rng(0).normal(size=(pattern.n, 3))
+    for vectors in (x, np.asfortranarray(x + 1j)):
+        np.testing.assert_allclose(pattern.product(data, vectors), dense @ vectors, atol=1e-13)
     blocks = np.abs(np.add.reduceat(np.add.reduceat(np.abs(dense), pattern.starts[:-1], 0), pattern.starts[:-1], 1))
     np.testing.assert_array_equal(pattern.graph.toarray() > 0, blocks > 0)
     assert pattern.graph.sum() < len(crystal) ** 2
