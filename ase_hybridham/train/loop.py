@@ -185,6 +185,8 @@ class _Run:
         add_stage1(self.graphs, cascade)
         add_stage1(self.valid, cascade)
         if {"stage1", "stage2"} <= self.same:  # the scales are what its weights have learned with
+            if cascade.config.scale_targets:
+                fit_missing(cascade.scale2, few_of(self.graphs), centered=False)
             return
         if cascade.config.scale_targets:
             cascade.scale2.fit(few_of(self.graphs), centered=False)

@@ -88,11 +88,11 @@ def start(config: ModelConfig, domain: Domain, base: TrainedModel | None) -> tup
     return cascade, same
 
 
-def fit_missing(scale: TargetScale, graphs: Sequence[PairGraph]) -> None:
-    """Fit the scales of pairs of elements that the model never met, and leave the others."""
+def fit_missing(scale: TargetScale, graphs: Sequence[PairGraph], *, centered: bool = True) -> None:
+    """Fit the scales of pairs of elements that the model never met, with or without means, and leave the others."""
     fresh = TargetScale(scale.vocabulary).to(scale.knots.device)
     fresh.zero = scale.zero
-    fresh.fit(graphs)
+    fresh.fit(graphs, centered=centered)
     missing = (scale.knots[:, 0] == 0) & (fresh.knots[:, 0] > 0)
     for name in ("reach", "mean", "knots", "log_sigma"):
         getattr(scale, name)[missing] = getattr(fresh, name)[missing].to(getattr(scale, name))

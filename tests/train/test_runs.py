@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from safetensors.torch import load_file
 
 from ase_hybridham import cli
@@ -136,6 +137,25 @@ class TestFromAModel:
             self.further(tmp_path / "d.h5", tmp_path / "run", short_run, phase1=SHORT, phase2=NONE), progress=False
         )
         assert list(load_model(path).basis.atoms) == list(BASIS.atoms)
+
+    def test_elements_that_had_not_met_get_scales_in_both_stages(self, short_run, tmp_path):
+        """Two H of the base are always farther apart than their orbitals reach, so its scales are next to nothing."""
+        systems = []
+        for seed, name in enumerate("abd"):
+            atoms = atoms_of(seed)
+            systems.append((name, system_of(atoms + Atoms("H", [atoms.positions[2] + [0.6, 0.5, 0.8 + 0.1 * seed]]))))
+        append_systems(tmp_path / "d.h5", systems)
+        set_splits(tmp_path / "d.h5", {"train": ["a", "b"], "val": ["d"]})
+        config = self.further(tmp_path / "d.h5", tmp_path / "run", short_run, phase1=SHORT, phase2=SHORT)
+        model, base = load_model(train(config, progress=False), "cpu"), load_model(short_run / "model.hham", "cpu")
+        met = model.cascade.vocabulary.element_pairs.index((1, 1))
+        for name in ("scale1", "scale2"):
+            mine, before = getattr(model.cascade, name), getattr(base.cascade, name)
+            assert before.knots[met, 0] == 0 < mine.knots[met, 0], name
+            assert mine.log_sigma[met, 0, 3].max() > before.log_sigma[met, 0, 3].max() + 1, name
+            others = torch.arange(len(mine.knots)) != met
+            assert torch.equal(mine.log_sigma[others], before.log_sigma[others]), name
+        assert not model.cascade.scale2.mean.any()
 
     def test_both_training_sets_count_as_met(self, short_run):
         """As long as no stage starts anew."""
