@@ -69,9 +69,10 @@ def _systems(path: Path, split: str, model: "TrainedModel") -> "dict[str, LCAOSy
 
     from ase_hybridham.model import Coverage
     from ase_hybridham.store import DataSet
-    from ase_hybridham.train import majority_up
+    from ase_hybridham.train import majority_up, refuse_other_kinds
 
     with DataSet(path) as data:
+        refuse_other_kinds(data, model)
         domain = model.cascade.domain
         own = dict(model.provenance.get("data", {})).get("hash") == data.content_hash()
         if own and (domain.coverage is None or domain.coverage.atom_bonds is None):

@@ -1,7 +1,7 @@
 """How do networks learn, and how good are they? Data, the two phases, metrics, evaluation."""
 
 from ase_hybridham.train.config import Phase2Config, PhaseConfig, TrainConfig, read_config, read_options
-from ase_hybridham.train.data import majority_up
+from ase_hybridham.train.data import majority_up, refuse_other_kinds
 from ase_hybridham.train.evaluate import evaluate, evaluate_system
 from ase_hybridham.train.learn import LearnConfig, Learned, Round, learn, pick
 from ase_hybridham.train.loop import train
@@ -32,6 +32,7 @@ __all__ = [
     "pick",
     "read_config",
     "read_options",
+    "refuse_other_kinds",
     "rotation_error",
     "train",
 ]

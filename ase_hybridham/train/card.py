@@ -9,11 +9,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tqdm import tqdm
 
-from ase_hybridham.errors import CheckpointError
 from ase_hybridham.model import CardErrors, ModelCard, TrainedModel
 from ase_hybridham.store import DataSet
 from ase_hybridham.system import LCAOSystem, PairBlocks
-from ase_hybridham.train.data import majority_up
+from ase_hybridham.train.data import majority_up, refuse_other_kinds
 from ase_hybridham.train.metrics import hamiltonian_error
 from ase_hybridham.train.spectra import ReferenceSpectrum
 
@@ -64,18 +63,17 @@ def measure(model: TrainedModel, chosen: ErrorSet, *, progress: bool = False) ->
     Raises
     ------
     CheckpointError
-        If the orbitals of the data are not those of the model.
+        If spin or orbitals of the data are not those of the model.
     ValueError
         If no structure has such a name.
     """
     maes, rows = [], []
     with DataSet(chosen.data) as data:
+        refuse_other_kinds(data, model)
         names = data.names if chosen.split == "all" else data.split(chosen.split)
         names = [name for name in names if fnmatchcase(name, chosen.names)]
         if not names:
             raise ValueError(f"{data.path}: split {chosen.split!r} holds no structure {chosen.names!r}")
-        if not model.basis.same_orbitals(data.basis):
-            raise CheckpointError(f"{data.path}: its orbitals are not those the model was trained for")
         for name in tqdm(names, desc=chosen.structures, leave=False, disable=None if progress else True):
             system = majority_up(data[name])
             predicted = model.hamiltonian(system.atoms, system.pairs)

@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from tqdm import tqdm
 
-from ase_hybridham.errors import FormatError
-from ase_hybridham.model import Cascade, Coverage, Domain, PairGraph, Stage1Output, turn_components
+from ase_hybridham.errors import CheckpointError, FormatError
+from ase_hybridham.model import Cascade, Coverage, Domain, PairGraph, Stage1Output, TrainedModel, turn_components
 from ase_hybridham.store import DataSet
 from ase_hybridham.symmetry import time_reversal_error, wigner_D
 from ase_hybridham.system import LCAOSystem, PairBlocks
@@ -26,6 +26,7 @@ __all__ = [
     "few_of",
     "graphs_of",
     "majority_up",
+    "refuse_other_kinds",
     "rotated",
     "stage1_output",
 ]
@@ -111,6 +112,27 @@ def domain_of(data: DataSet, names: Sequence[str]) -> Domain:
             magnetic[0],
         )
     return replace(domain, spin="spinor", time_reversal=not magnetic)
+
+
+def refuse_other_kinds(data: DataSet, model: TrainedModel) -> None:
+    """Check that H of a data set can be compared with that of a model.
+
+    Raises
+    ------
+    CheckpointError
+        If the spin is another, or an element that both know has other shells.
+    """
+    if data.spin != model.spin:
+        raise CheckpointError(
+            f"{data.path}: expected spin {model.spin!r}, which the model was trained for, got {data.spin!r}; take data "
+            "of that spin, or another model"
+        )
+    for symbol, atom in model.basis.atoms.items():
+        if symbol in data.basis and (found := data.basis[symbol].degrees) != atom.degrees:
+            raise CheckpointError(
+                f"{data.path}: expected {symbol} with shells {list(atom.degrees)}, which the model was trained for, "
+                f"got {list(found)}; take data of that basis, or another model"
+            )
 
 
 def majority_up(system: LCAOSystem) -> LCAOSystem:

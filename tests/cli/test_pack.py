@@ -12,9 +12,10 @@ from safetensors.torch import load_file, safe_open, save_file
 
 from ase_hybridham.cli import pack
 from ase_hybridham.model import Coverage, checkpoint, load_model, read_metadata
-from ase_hybridham.store import DataSet, set_splits
+from ase_hybridham.store import DataSet, append_systems, set_splits
+from ase_hybridham.system import Basis
 from ase_hybridham.train import evaluate
-from tests.train.synthetic import SPLITS
+from tests.train.synthetic import BASIS, SPLITS, atoms_of, system_of
 
 WORDS = {
     "summary": "of a test",
@@ -109,6 +110,35 @@ def test_a_checkpoint_of_an_older_version_is_told_what_it_met(command_line, work
     save_file(load_file(ckpt), old, metadata={"hybridham": json.dumps(metadata)})
     assert command_line("pack", old, "-o", new, "--data", workplace / "data.h5")[0] == 0
     assert read_metadata(new)["coverage"] is None
+
+
+@pytest.mark.parametrize(
+    ("atoms", "spin", "message"),
+    [
+        (
+            BASIS.atoms.values(),
+            "collinear",
+            "expected spin 'none', which the model was trained for, got 'collinear'; take",
+        ),
+        (BASIS.atoms.values(), "spinor", "expected spin 'none', which the model was trained for, got 'spinor'; take"),
+        (
+            [replace(BASIS["C"], shells=BASIS["C"].shells[:1]), BASIS["H"]],
+            "none",
+            "expected C with shells [0, 1], which the model was trained for, got [0]; take data of that basis",
+        ),
+    ],
+    ids=["collinear", "spinor", "shells"],
+)
+@pytest.mark.parametrize("by", ["--data", "--card"])
+def test_data_of_another_kind_are_refused(command_line, ckpt, tmp_path, by, atoms, spin, message):
+    data, card, output = tmp_path / "other.h5", tmp_path / "card.yaml", tmp_path / "m.hham"
+    basis = Basis.of(*atoms, name="other")
+    append_systems(data, [("a", system_of(atoms_of(0), basis, spin))])
+    card.write_text(yaml.safe_dump({**WORDS, "errors": [{"structures": "x", "data": str(data), "split": "all"}]}))
+    words = ["--data", data, "--split", "all"] if by == "--data" else ["--card", card]
+    status, out, messages = command_line("pack", ckpt, "-o", output, *words)
+    assert (status, out, messages.count("\n"), output.exists()) == (2, "", 1, False), messages
+    assert f"{data}: {message}" in messages
 
 
 def test_bad_input_is_one_line(command_line, workplace, ckpt, tmp_path):
