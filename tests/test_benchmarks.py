@@ -1,5 +1,9 @@
 """Benchmarks run in their short form, on the structures they name, and notice wrong numbers."""
 
+import subprocess
+import sys
+from ast import literal_eval
+from inspect import getsource
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +13,7 @@ import torch
 from ase_hybridham.overlap import assembly
 from tests.benchmarks import overlap_speed, stage2_speed
 from tests.benchmarks.bilayers import twisted_bilayer
-from tests.benchmarks.costs import resident_memory, tensor_memory
+from tests.benchmarks.costs import tensor_memory
 from tests.benchmarks.stage1_speed import QUICK, Report, compare, contestants, main
 
 
@@ -83,15 +87,25 @@ def test_bilayer_is_two_turned_layers_of_graphene(i: int) -> None:
     assert np.isclose(abs(turn), min(twist, np.pi / 3 - twist))
 
 
-def test_memory_is_that_of_the_largest_moment() -> None:
-    def action() -> None:
-        first = torch.ones(2**24)  # 64 MiB, more than glibc keeps when it is given back
-        second = first + 1  # 128
-        del first, second
-        torch.ones(2**24)
+def largest_moment() -> None:
+    first = torch.ones(2**24)  # 64 MiB, more than glibc keeps when it is given back
+    second = first + 1  # 128
+    del first, second
+    torch.ones(2**24)
 
-    assert tensor_memory(action) == pytest.approx(128, abs=1)
-    found = resident_memory(action)
-    if found is not None:
+
+def test_memory_is_that_of_the_largest_moment() -> None:
+    assert tensor_memory(largest_moment) == pytest.approx(128, abs=1)
+    # in a process of its own, as the benchmarks do: what ran before leaves holes in the heap, which count
+    lines = (
+        "import torch",
+        getsource(largest_moment),
+        "largest_moment()",
+        "from tests.benchmarks.costs import resident_memory",
+    )
+    code = "\n".join([*lines, "print(resident_memory(largest_moment))"])
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True)
+    if (found := literal_eval(done.stdout)) is not None:
         assert found[1] == pytest.approx(128, abs=4)
         assert found[0] > found[1]
