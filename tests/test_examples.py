@@ -4,7 +4,10 @@ import re
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ase.build import make_supercell
+from ase.neighborlist import neighbor_list
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -48,3 +51,16 @@ def test_calculator(capsys, monkeypatch, tmp_path, graphene_checkpoint):
 def test_examples_are_short_and_run_by_a_test(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 60
     assert path.name in Path(__file__).read_text(encoding="utf-8") + (EXAMPLES.parent / "tests/conftest.py").read_text()
+
+
+def test_cells_of_the_k_points_example_are_one_crystal():
+    """It computes them with OpenMX, which is not here: their sizes, and that the first atom has the same neighbors."""
+    example = runpy.run_path(str(EXAMPLES / "graphene_bilayer/k_points.py"))
+    crystal = example["bilayer"]()
+    shells = []
+    for name, (matrix, _) in example["CELLS"].items():
+        cell = make_supercell(crystal, matrix)
+        assert f"{len(cell)} atoms" in name
+        shells.append(np.sort(neighbor_list("d", cell, 6.35)[neighbor_list("i", cell, 6.35) == 0]))
+    assert len(shells[0]) == 82
+    assert all(np.allclose(shell, shells[0]) for shell in shells)
