@@ -1,6 +1,6 @@
 """What are the energies of an LCAO system? H(k) and S(k), eigenvalues, Fermi level, bands."""
 
-from ase_hybridham.solve.bands import BandError, band_error, band_path, bands
+from ase_hybridham.solve.bands import BandError, Bands, band_error, band_path, bands
 from ase_hybridham.solve.bloch import BlochSum
 from ase_hybridham.solve.dense import eigenstates, eigenvalues
 from ase_hybridham.solve.dos import density_of_states, tetrahedron_dos
@@ -9,27 +9,29 @@ from ase_hybridham.solve.fermi import (
     count_electrons,
     electrons_of,
     fermi_level,
-    find_fermi_level,
+    filled,
     gamma_mesh,
     k_mesh,
     mesh_density,
-    occupations,
-    smeared_delta,
-    spin_degeneracy,
 )
+from ase_hybridham.solve.occupations import find_fermi_level, occupations, smeared_delta, spin_degeneracy
 from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD, PREDICTED_THRESHOLD
 from ase_hybridham.solve.projection import OrbitalGroups, WeightedBands, fat_bands
 from ase_hybridham.solve.states import Eigensolver, States, states_of
 from ase_hybridham.solve.unfold import SiteMap, unfold
+from ase_hybridham.solve.windowed import Solver, SparseSolver
 
 __all__ = [
     "OVERLAP_THRESHOLD",
     "PREDICTED_THRESHOLD",
     "BandError",
+    "Bands",
     "BlochSum",
     "Eigensolver",
     "OrbitalGroups",
     "SiteMap",
+    "Solver",
+    "SparseSolver",
     "States",
     "WeightedBands",
     "band_error",
@@ -42,6 +44,7 @@ __all__ = [
     "electrons_of",
     "fat_bands",
     "fermi_level",
+    "filled",
     "find_fermi_level",
     "gamma_mesh",
     "k_mesh",

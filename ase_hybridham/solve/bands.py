@@ -9,12 +9,13 @@ from ase.spectrum.band_structure import BandStructure
 from numpy.typing import ArrayLike, NDArray
 
 from ase_hybridham.solve.bloch import check_k_points
-from ase_hybridham.solve.dense import eigenvalues
 from ase_hybridham.solve.fermi import fermi_level
 from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
+from ase_hybridham.solve.states import Eigensolver
+from ase_hybridham.solve.windowed import Solver, SparseSolver, energies_of, pick_solver
 from ase_hybridham.system import LCAOSystem
 
-__all__ = ["BandError", "band_error", "band_path", "bands"]
+__all__ = ["BandError", "Bands", "band_error", "band_path", "bands"]
 
 GAP = 0.05  # eV: with less, the Fermi level is a better common zero than the valence maximum
 STRAIN = 0.1  # how far (ASE's eps) a cell may be from a lattice whose special points are asked for by name
@@ -56,8 +57,10 @@ def bands(
     path: BandPath | ArrayLike,
     *,
     reference: float | None = None,
+    solver: Solver = "auto",
     overlap_threshold: float = OVERLAP_THRESHOLD,
-) -> BandStructure:
+    progress: bool = False,
+) -> "Bands":
     """Band structure of a system, energies in eV as they are, (n_spins, n_k, n_bands).
 
     Parameters
@@ -67,9 +70,14 @@ def bands(
         Fractional k-points.
     reference : float, optional
         Energy in eV that plots put at zero; by default the system's Fermi level, computed from the electron
-        count if it is not stored.
+        count if it is not stored. A solver without a center of its own looks around it.
+    solver : Solver
+        "dense": all bands, by LAPACK; "sparse": those near the reference, see `SparseSolver`; "auto": the first up to
+        2500 orbitals.
     overlap_threshold : float
-        As in `eigenvalues`: where S(k) is nearly singular the last energies are +inf.
+        Of the dense solver, as in `eigenvalues`: where S(k) is nearly singular the last energies are +inf.
+    progress : bool
+        Show a bar on stderr.
 
     Raises
     ------
@@ -77,9 +85,26 @@ def bands(
         As `eigenvalues` and `fermi_level`.
     """
     path = as_path(system, path)
-    zero = zero_of(system, reference, overlap_threshold)
-    energies = eigenvalues(system, path.kpts, overlap_threshold=overlap_threshold)
-    return BandStructure(path, energies, reference=zero)
+    picked, zero = picked_around(system, solver, reference, overlap_threshold)
+    energies, first = energies_of(system, path.kpts, picked, overlap_threshold=overlap_threshold, progress=progress)
+    return Bands(path, energies, zero, first)
+
+
+class Bands(BandStructure):
+    """ASE's band structure, and which bands it holds.
+
+    Parameters
+    ----------
+    path, energies, reference
+        As in ASE; energies in eV, (n_spins, n_k, n_bands), ascending; -inf and +inf where a state was not looked for,
+        or does not exist.
+    first_band : int
+        Number of the first band, from 0.
+    """
+
+    def __init__(self, path: BandPath, energies: NDArray, reference: float = 0.0, first_band: int = 0) -> None:
+        super().__init__(path, energies, reference=reference)
+        self.first_band = first_band
 
 
 def as_path(system: LCAOSystem, path: BandPath | ArrayLike) -> BandPath:
@@ -89,10 +114,15 @@ def as_path(system: LCAOSystem, path: BandPath | ArrayLike) -> BandPath:
     return BandPath(system.atoms.cell.complete(), check_k_points(path))
 
 
-def zero_of(system: LCAOSystem, reference: float | None, overlap_threshold: float) -> float:
-    """What plots put at zero, eV: as given, or the Fermi level, stored or computed."""
-    known = system.fermi_level if reference is None else reference
-    return float(fermi_level(system, overlap_threshold=overlap_threshold) if known is None else known)
+def picked_around(
+    system: LCAOSystem, solver: Solver, reference: float | None, overlap_threshold: float
+) -> tuple[Eigensolver | None, float]:
+    """The solver, and what plots put at zero, eV: as given, or the Fermi level, stored or computed; it looks there."""
+    picked = pick_solver(system, solver)
+    zero = system.fermi_level if reference is None else reference
+    if zero is None:
+        zero = fermi_level(system, solver=picked or "dense", overlap_threshold=overlap_threshold)
+    return picked.around(zero) if isinstance(picked, SparseSolver) else picked, float(zero)
 
 
 @dataclass(frozen=True)

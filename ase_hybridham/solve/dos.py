@@ -18,15 +18,18 @@ from ase.spectrum.doscollection import GridDOSCollection
 from numpy.typing import ArrayLike, NDArray
 
 from ase_hybridham.solve.dense import eigenvalues
-from ase_hybridham.solve.fermi import Smearing, k_mesh, mesh_density, mesh_or_given, smeared_delta, spin_degeneracy
+from ase_hybridham.solve.fermi import k_mesh, mesh_density, mesh_or_given
+from ase_hybridham.solve.occupations import Smearing, smeared_delta, spin_degeneracy
 from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
 from ase_hybridham.solve.projection import OrbitalGroups
-from ase_hybridham.solve.states import Eigensolver, states_of
+from ase_hybridham.solve.states import states_of
+from ase_hybridham.solve.windowed import Solver, SparseSolver, pick_solver
 from ase_hybridham.system import LCAOSystem
 
 __all__ = ["density_of_states", "tetrahedron_dos"]
 
 WIDTH = 0.1  # eV
+REACH = {"gaussian": 6.0, "fermi-dirac": 35.0}  # widths from which on a state is not seen: exp(-36)
 FAR = 1e6  # eV above the grid: where ASE's tetrahedra find a state that does not exist
 
 
@@ -41,7 +44,7 @@ def density_of_states(
     density: float | None = None,
     width: float = WIDTH,
     smearing: Smearing = "gaussian",
-    solver: Eigensolver | None = None,
+    solver: Solver = "auto",
     overlap_threshold: float = OVERLAP_THRESHOLD,
     progress: bool = False,
 ) -> GridDOSCollection:
@@ -58,9 +61,11 @@ def density_of_states(
         Groups of orbitals, see `OrbitalGroups.of`; none: all of them, which needs no eigenvectors.
     width, smearing
         As in `smeared_delta`.
-    solver, progress
-        As in `states_of`. Of a solver that finds a window only the density in this window, less the width of the
-        smearing, is complete.
+    solver
+        As in `bands`; "sparse" finds all states that reach into `energies`. Of another that finds a window only the
+        density in this window, less the width of the smearing, is complete.
+    progress
+        As in `states_of`.
     overlap_threshold : float
         As in `eigenvalues`.
 
@@ -73,13 +78,16 @@ def density_of_states(
     groups = OrbitalGroups.of(system, by, labels)
     k, w = mesh_or_given(system, k_points, weights, density)
     found = np.zeros((len(system.hamiltonian) or 1, len(groups.infos), len(grid)))
-    if not by and solver is None:
+    picked = pick_solver(system, solver)
+    if isinstance(picked, SparseSolver):
+        picked = picked.around(grid.mean(), 0.5 * np.ptp(grid) + REACH[smearing] * width)
+    if not by and picked is None:
         all_energies = eigenvalues(system, k, overlap_threshold=overlap_threshold)
         for of_spin, at_k in zip(found, all_energies, strict=True):
             for weight, e in zip(w, at_k, strict=True):
                 of_spin += weight * smeared_delta(grid, e[np.isfinite(e), None], width=width, smearing=smearing).sum(0)
     else:
-        every = states_of(system, k, solver=solver, overlap_threshold=overlap_threshold, progress=progress)
+        every = states_of(system, k, solver=picked, overlap_threshold=overlap_threshold, progress=progress)
         for weight, of_spins in zip(w, every, strict=True):
             for of_spin, states in zip(found, of_spins, strict=True):
                 delta = smeared_delta(grid, states.energies[:, None], width=width, smearing=smearing)

@@ -1,44 +1,34 @@
-"""Fermi level, occupations, electron counts and the meshes they are summed on."""
-
-from typing import Literal
+"""Fermi level, electron counts and the meshes they are summed on."""
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import kpts2sizeandoffsets
 from ase.dft.kpoints import monkhorst_pack
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import erfc, expit
 
 from ase_hybridham.solve.bloch import check_k_points
-from ase_hybridham.solve.dense import eigenvalues
+from ase_hybridham.solve.counting import counted_energies, counted_fermi_level
+from ase_hybridham.solve.occupations import WIDTH, Smearing, find_fermi_level, occupations, spin_degeneracy
 from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
+from ase_hybridham.solve.windowed import Solver, SparseSolver, energies_of, pick_solver
 from ase_hybridham.system import LCAOSystem
 
 __all__ = [
-    "Smearing",
     "count_electrons",
     "electrons_of",
     "fermi_level",
-    "find_fermi_level",
+    "filled",
     "gamma_mesh",
     "k_mesh",
     "mesh_density",
     "mesh_or_given",
-    "occupations",
-    "smeared_delta",
-    "spin_degeneracy",
 ]
-
-Smearing = Literal["fermi-dirac", "gaussian"]
 
 # Orbitals -> k-points per 1/angstrom. Where the bands of a semimetal touch, a coarse mesh sees a gap and its middle: 5
 # (15 x 15 for graphene) was up to 60 meV off for bilayers, 16 about 10 meV. One density for a cell and its repetitions
 # gives meshes that fold onto each other, as long as LAPACK takes seconds.
 MESH_DENSITIES = ((400, 16.0), (1000, 8.0))
 MESH_DENSITY = 5.0  # of still more orbitals
-WIDTH = 0.025  # eV, 290 K
-# Electrons that do not count: within it the level of an insulator is undetermined and put into mid-gap.
-ELECTRON_TOLERANCE = 1e-9
 
 
 def k_mesh(
@@ -92,105 +82,6 @@ def mesh_density(n_orbitals: int) -> float:
     return next((density for limit, density in MESH_DENSITIES if n_orbitals <= limit), MESH_DENSITY)
 
 
-def occupations(
-    energies: ArrayLike, level: float, *, width: float = WIDTH, smearing: Smearing = "fermi-dirac"
-) -> NDArray[np.float64]:
-    """Occupation from 0 to 1 of states at `energies` (eV, any shape) for a Fermi level (eV).
-
-    Parameters
-    ----------
-    width : float
-        k_B T, or sigma of the Gaussian, in eV; 0 is a step that is one half at the level.
-    """
-    _check_smearing(smearing)
-    if not (np.isfinite(width) and width >= 0):
-        raise ValueError(f"smearing: expected a width >= 0 eV, got {width}")
-    below = level - np.asarray(energies, dtype=np.float64)
-    if width == 0:
-        return 0.5 * (1 + np.sign(below))
-    return expit(below / width) if smearing == "fermi-dirac" else 0.5 * erfc(-below / width)
-
-
-def smeared_delta(
-    grid: ArrayLike, energies: ArrayLike, *, width: float = WIDTH, smearing: Smearing = "gaussian"
-) -> NDArray[np.float64]:
-    """Slope of `occupations` as the level passes states, in 1/eV: grid (any shape) against energies (broadcast), eV.
-
-    So the integral of a density of states up to a level is the number of electrons that `occupations` fill in.
-
-    Parameters
-    ----------
-    width : float
-        eV: exp(-(x / width)^2) / (sqrt(pi) width), as in `ase.dft.dos.DOS`, or sech^2(x / 2 width) / 4 width.
-    """
-    _check_smearing(smearing)
-    if not (np.isfinite(width) and width > 0):
-        raise ValueError(f"smearing: expected a width > 0 eV, got {width}")
-    x = (np.asarray(grid, dtype=np.float64) - np.asarray(energies, dtype=np.float64)) / width
-    if smearing == "gaussian":
-        return np.exp(-(x**2)) / (np.sqrt(np.pi) * width)
-    filled = expit(x)
-    return filled * (1 - filled) / width
-
-
-def _check_smearing(smearing: str) -> None:
-    if smearing not in ("fermi-dirac", "gaussian"):
-        raise ValueError(f"smearing: expected 'fermi-dirac' or 'gaussian', got {smearing!r}")
-
-
-def find_fermi_level(
-    energies: NDArray,
-    weights: ArrayLike,
-    electrons: float,
-    degeneracy: float,
-    *,
-    width: float = WIDTH,
-    smearing: Smearing = "fermi-dirac",
-) -> float:
-    """The level in eV at which states hold a number of electrons; the middle of the gap for an insulator.
-
-    Parameters
-    ----------
-    energies : array, shape (n_spins, n_k, n_bands)
-        eV; +inf where there is no state (see `eigenvalues`).
-    weights : array, shape (n_k,)
-        Sum 1.
-    degeneracy : float
-        Electrons a state holds: see `spin_degeneracy`.
-
-    Raises
-    ------
-    ValueError
-        If the states cannot hold the electrons.
-    """
-    states = np.isfinite(energies)
-    w = np.asarray(weights, dtype=np.float64)
-    capacity = degeneracy * float(np.einsum("skn,k->", states, w))
-    if not 0 <= electrons <= capacity + ELECTRON_TOLERANCE:
-        raise ValueError(f"electrons: expected 0 to {capacity:g}, which the states can hold, got {electrons:g}")
-
-    def excess(level: float) -> float:
-        filling = occupations(energies, level, width=width, smearing=smearing)
-        return degeneracy * float(np.einsum("skn,k->", filling, w)) - electrons
-
-    margin = 1.0 + 50 * width
-    tolerance = ELECTRON_TOLERANCE * max(1.0, electrons)
-
-    def last_below(limit: float) -> float:
-        """Supremum of the levels with excess < limit; the count only grows with the level."""
-        low, high = float(energies.min()) - margin, float(energies[states].max()) + margin
-        while (middle := 0.5 * (low + high)) not in (low, high):
-            low, high = (middle, high) if excess(middle) < limit else (low, middle)
-        return low
-
-    return 0.5 * (last_below(-tolerance) + last_below(tolerance))
-
-
-def spin_degeneracy(system: LCAOSystem) -> int:
-    """Electrons that one eigenvalue of the system holds: 2 without spin, else 1."""
-    return 2 if system.spin == "none" else 1
-
-
 def electrons_of(system: LCAOSystem, electrons: float | None = None) -> float:
     """Valence electrons in the cell: as given, of the system, or of its neutral atoms.
 
@@ -217,6 +108,7 @@ def fermi_level(
     density: float | None = None,
     width: float = WIDTH,
     smearing: Smearing = "fermi-dirac",
+    solver: Solver = "auto",
     overlap_threshold: float = OVERLAP_THRESHOLD,
 ) -> float:
     """Fermi level in eV from the electron count; the middle of the gap for an insulator.
@@ -232,6 +124,8 @@ def fermi_level(
         By default what `electrons_of` finds.
     width, smearing
         As in `occupations`.
+    solver : Solver
+        See `pick_solver`; of a `SparseSolver` counts tell how many states lie below those it finds.
     overlap_threshold : float
         As in `eigenvalues`.
 
@@ -244,8 +138,31 @@ def fermi_level(
     """
     count = electrons_of(system, electrons)
     k, w = mesh_or_given(system, k_points, weights, density)
-    energies = eigenvalues(system, k, overlap_threshold=overlap_threshold)
-    return find_fermi_level(energies, w, count, spin_degeneracy(system), width=width, smearing=smearing)
+    return filled(system, k, w, count, solver, width=width, smearing=smearing, overlap_threshold=overlap_threshold)[2]
+
+
+def filled(
+    system: LCAOSystem,
+    k_points: NDArray,
+    weights: NDArray,
+    electrons: float,
+    solver: Solver = "auto",
+    *,
+    width: float = WIDTH,
+    smearing: Smearing = "fermi-dirac",
+    overlap_threshold: float = OVERLAP_THRESHOLD,
+) -> tuple[NDArray[np.float64], int, float]:
+    """Energies (n_spins, n_k, n_bands), number of the first band, and the level in eV up to which they are filled.
+
+    Arguments and errors as `fermi_level`.
+    """
+    picked = pick_solver(system, solver)
+    if isinstance(picked, SparseSolver):
+        return counted_fermi_level(picked, system, k_points, weights, electrons, width=width, smearing=smearing)
+    energies, first = energies_of(system, k_points, picked, overlap_threshold=overlap_threshold)
+    degeneracy = spin_degeneracy(system)
+    rest = electrons - degeneracy * len(energies) * first
+    return energies, first, find_fermi_level(energies, weights, rest, degeneracy, width=width, smearing=smearing)
 
 
 def count_electrons(
@@ -257,6 +174,7 @@ def count_electrons(
     density: float | None = None,
     width: float = WIDTH,
     smearing: Smearing = "fermi-dirac",
+    solver: Solver = "auto",
     overlap_threshold: float = OVERLAP_THRESHOLD,
 ) -> float:
     """Electrons in the cell up to a level in eV, by default the system's own Fermi level; arguments as `fermi_level`.
@@ -270,9 +188,13 @@ def count_electrons(
     if at is None:
         raise ValueError("electrons: cannot be counted, this system has no Fermi level")
     k, w = mesh_or_given(system, k_points, weights, density)
-    energies = eigenvalues(system, k, overlap_threshold=overlap_threshold)
-    filling = occupations(energies, at, width=width, smearing=smearing)
-    return spin_degeneracy(system) * float(np.einsum("skn,k->", filling, w))
+    picked = pick_solver(system, solver)
+    if isinstance(picked, SparseSolver):
+        energies, first = counted_energies(picked, system, k, at, width=width)
+    else:
+        energies, first = energies_of(system, k, picked, overlap_threshold=overlap_threshold)
+    filling = float(np.einsum("skn,k->", occupations(energies, at, width=width, smearing=smearing), w))
+    return spin_degeneracy(system) * (filling + len(energies) * first)
 
 
 def mesh_or_given(

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase.dft.kpoints import BandPath
-from ase.spectrum.band_structure import BandStructure
 from numpy.typing import ArrayLike, NDArray
 
-from ase_hybridham.solve.bands import as_path, zero_of
-from ase_hybridham.solve.fermi import Smearing, smeared_delta
+from ase_hybridham.solve.bands import Bands, as_path, picked_around
+from ase_hybridham.solve.occupations import Smearing, smeared_delta
 from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
-from ase_hybridham.solve.states import Eigensolver, States, states_of
+from ase_hybridham.solve.states import States, rectangle, states_of
+from ase_hybridham.solve.windowed import Solver
 from ase_hybridham.system import LCAOSystem
 
 __all__ = ["OrbitalGroups", "WeightedBands", "fat_bands", "weighted_bands"]
@@ -93,15 +93,15 @@ class WeightedBands:
 
     Parameters
     ----------
-    bands : ase BandStructure
-        eV, (n_spins, n_k, n_bands); +inf where there is no state.
+    bands : Bands
+        eV, (n_spins, n_k, n_bands); +inf or -inf where there is no state.
     weights : array, shape (n_spins, n_k, n_bands, n_groups)
         0 where there is no state.
     infos : tuple of dict
         What each group is, as in `OrbitalGroups`.
     """
 
-    bands: BandStructure
+    bands: Bands
     weights: NDArray[np.float64]
     infos: tuple[dict[str, str], ...]
 
@@ -134,7 +134,7 @@ def fat_bands(
     by: Sequence[str] = ("symbol", "l"),
     labels: Mapping[str, Sequence[str]] | None = None,
     reference: float | None = None,
-    solver: Eigensolver | None = None,
+    solver: Solver = "auto",
     overlap_threshold: float = OVERLAP_THRESHOLD,
     progress: bool = False,
 ) -> WeightedBands:
@@ -156,11 +156,11 @@ def fat_bands(
     """
     path = as_path(system, path)
     groups = OrbitalGroups.of(system, by, labels)
-    zero = zero_of(system, reference, overlap_threshold)
+    picked, zero = picked_around(system, solver, reference, overlap_threshold)
     found = [
-        [(states.energies, groups.populations(states)) for states in of_spins]
+        [(states, groups.populations(states)) for states in of_spins]
         for of_spins in states_of(
-            system, path.kpts, solver=solver, overlap_threshold=overlap_threshold, progress=progress
+            system, path.kpts, solver=picked, overlap_threshold=overlap_threshold, progress=progress
         )
     ]
     return weighted_bands(path, found, groups.infos, zero)
@@ -168,20 +168,20 @@ def fat_bands(
 
 def weighted_bands(
     path: BandPath,
-    found: Sequence[Sequence[tuple[NDArray, NDArray]]],
+    found: Sequence[Sequence[tuple[States, NDArray]]],
     infos: tuple[dict[str, str], ...],
     reference: float,
 ) -> WeightedBands:
-    """Together what was found: for every k-point and spin energies (n_states,) and weights (n_states, n_groups)."""
-    n_spins = max((len(of_spins) for of_spins in found), default=1)
-    n_bands = max((len(energies) for of_spins in found for energies, _ in of_spins), default=0)
-    bands = np.full((n_spins, len(found), n_bands), np.inf)
-    weights = np.zeros((*bands.shape, len(infos)))
+    """Together what was found: for every k-point and spin states, and their weights (n_states, n_groups)."""
+    energies, columns, first = rectangle(
+        [[(states.energies, states.first_band) for states, _ in of_spins] for of_spins in found]
+    )
+    weights = np.zeros((*energies.shape, len(infos)))
     for row, of_spins in enumerate(found):
-        for spin, (energies, of_groups) in enumerate(of_spins):
-            bands[spin, row, : len(energies)] = energies
-            weights[spin, row, : len(energies)] = of_groups
-    return WeightedBands(BandStructure(path, bands, reference=reference), weights, infos)
+        for spin, (_, of_groups) in enumerate(of_spins):
+            column = columns[spin, row]
+            weights[spin, row, column : column + len(of_groups)] = of_groups
+    return WeightedBands(Bands(path, energies, reference, first), weights, infos)
 
 
 def _letter(l: int) -> str:

@@ -27,11 +27,12 @@ from ase.dft.kpoints import BandPath
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
-from ase_hybridham.solve.bands import zero_of
+from ase_hybridham.solve.bands import picked_around
 from ase_hybridham.solve.bloch import check_k_points
 from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
 from ase_hybridham.solve.projection import WeightedBands, weighted_bands
-from ase_hybridham.solve.states import Eigensolver, States, states_of
+from ase_hybridham.solve.states import States, states_of
+from ase_hybridham.solve.windowed import Solver
 from ase_hybridham.system import LCAOSystem
 
 __all__ = ["SiteMap", "unfold"]
@@ -147,7 +148,7 @@ def unfold(
     path: BandPath | ArrayLike,
     *,
     reference: float | None = None,
-    solver: Eigensolver | None = None,
+    solver: Solver = "auto",
     overlap_threshold: float = OVERLAP_THRESHOLD,
     progress: bool = False,
 ) -> WeightedBands:
@@ -177,12 +178,12 @@ def unfold(
     """
     if not isinstance(path, BandPath):
         path = BandPath(sites.primitive.cell, check_k_points(path))
-    zero = zero_of(system, reference, overlap_threshold)
+    picked, zero = picked_around(system, solver, reference, overlap_threshold)
     every = states_of(
-        system, sites.folded(path.kpts), solver=solver, overlap_threshold=overlap_threshold, progress=progress
+        system, sites.folded(path.kpts), solver=picked, overlap_threshold=overlap_threshold, progress=progress
     )
     found = [
-        [(states.energies, sites.weights(system, k, states)[:, None]) for states in of_spins]
+        [(states, sites.weights(system, k, states)[:, None]) for states in of_spins]
         for k, of_spins in zip(path.kpts, every, strict=True)
     ]
     return weighted_bands(path, found, ({},), zero)

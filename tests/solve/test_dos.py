@@ -19,7 +19,7 @@ from ase_hybridham.solve import (
     tetrahedron_dos,
     with_electrons,
 )
-from ase_hybridham.solve.fermi import smeared_delta
+from ase_hybridham.solve.occupations import smeared_delta
 from ase_hybridham.solve.states import dense_states
 
 SPINS = {
@@ -75,7 +75,7 @@ def test_populations_of_a_state_are_one_and_those_of_brute_force(make_system, cr
     system = make_system(crystal)
     k = np.array([[0.1, 0.2, 0.3]])
     ((states,),) = states_of(system, k)
-    ((_, vectors),) = next(dense_states(system, k))
+    ((_, vectors, _),) = next(dense_states(system, k))
     S = np.zeros((len(vectors), len(vectors)), dtype=complex)  # straight from the blocks
     first = np.cumsum([0, *system.overlap.orbitals])
     for p, (i, j, R) in enumerate(zip(system.pairs.i, system.pairs.j, system.pairs.shifts, strict=True)):
@@ -100,11 +100,11 @@ def test_a_window_gives_the_same_density_inside(make_system, crystal):
 
     def window(system, k_points):
         for of_spins in dense_states(system, k_points):
-            yield [(e[keep], c[:, keep]) for e, c in of_spins for keep in [(e > low - 1) & (e < high + 1)]]
+            yield [(e[keep], c[:, keep]) for e, c, _ in of_spins for keep in [(e > low - 1) & (e < high + 1)]]
 
     grid = np.linspace(low, high, 50)
     options = {"by": ("symbol",), "width": 0.1}
-    every, some = (density_of_states(system, grid, k, w, solver=s, **options) for s in (None, window))
+    every, some = (density_of_states(system, grid, k, w, solver=s, **options) for s in ("dense", window))
     np.testing.assert_allclose(some.get_all_weights(), every.get_all_weights(), atol=1e-12)
     path = k[:3]
     fat = fat_bands(system, path, reference=0.0, solver=window)

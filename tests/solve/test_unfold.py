@@ -190,7 +190,7 @@ def test_orthogonal_bases_and_windows(make_graphene, repeat):
 
     def valence(system, k):
         for of_spins in dense_states(system, k):
-            yield [(e[e < 0], c[:, e < 0]) for e, c in of_spins]
+            yield [(e[e < 0], c[:, e < 0]) for e, c, _ in of_spins]
 
     found = unfold(many, sites, K[:2], reference=0.0, solver=valence)
     assert found.weights.shape == (1, 2, 4, 1)

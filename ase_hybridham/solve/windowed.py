@@ -1,0 +1,202 @@
+"""Which solver a system needs, and the states of a window of energies as bands, DOS and unfolding take them.
+
+`dense_states` finds all states by LAPACK. `SparseSolver` finds those near an energy, numbers them by a count of the
+states below, and is the only one that fits from a few thousand orbitals on.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from copy import copy
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ase_hybridham.solve.dense import eigenvalues
+from ase_hybridham.solve.multifrontal import Multifrontal
+from ase_hybridham.solve.pattern import Pattern
+from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
+from ase_hybridham.solve.sparse import Engine, Pencil, SparseProblem
+from ase_hybridham.solve.states import Eigensolver, Solved, rectangle
+from ase_hybridham.system import LCAOSystem
+
+__all__ = ["DENSE_ORBITALS", "N_STATES", "Solver", "SparseSolver", "energies_of", "pick_solver", "states_between"]
+
+Solver = Literal["auto", "dense", "sparse"] | Eigensolver
+
+DENSE_ORBITALS = 2500  # "auto" asks LAPACK up to here: 192 atoms of carbon, half a GB, seconds a k-point
+N_STATES = 50  # +-1 eV of E_F in 1324 atoms of a bilayer of graphene
+NARROW = 1e-3  # eV; a window that is not cut
+SLICE = 120  # states of a window that are found from one factorization; more cost more orthogonalization than another
+
+logger = logging.getLogger(__name__)
+
+
+class SparseSolver:
+    """States near an energy, by `SparseProblem`: an `Eigensolver`.
+
+    Parameters
+    ----------
+    n_states : int
+        How many at a k-point, those nearest to the center; a few more, since multiplets come as a whole.
+    center : float, optional
+        eV. What uses the solver puts it where it looks: bands at the Fermi level, a density of states in the middle of
+        its energies.
+    window : float, optional
+        All states within so many eV of the center instead of a number of them.
+    engine : function
+        Pattern -> Engine.
+    single : bool
+        Factorize in single precision, see `SparseProblem`.
+    count : bool
+        Compare the number of states with two counts, see `Pencil.eigenpairs`. Those in a `window` always are.
+
+    Raises
+    ------
+    ValueError
+        If a number makes no sense.
+    """
+
+    def __init__(
+        self,
+        n_states: int = N_STATES,
+        *,
+        center: float | None = None,
+        window: float | None = None,
+        engine: Callable[[Pattern], Engine] = Multifrontal,
+        single: bool = False,
+        count: bool = True,
+    ) -> None:
+        if n_states < 1:
+            raise ValueError(f"sparse solver: expected 1 state or more, got {n_states}")
+        if window is not None and not (np.isfinite(window) and window > 0):
+            raise ValueError(f"sparse solver: expected a window > 0 eV, got {window}")
+        self.n_states, self.center, self.window = n_states, center, window
+        self.engine, self.single, self.count = engine, single, count
+        self._known: tuple[LCAOSystem, SparseProblem] | None = None
+
+    def around(self, center: float, window: float | None = None) -> "SparseSolver":
+        """The same with a center, and a window, where it has none."""
+        other = copy(self)  # with what is known of the system
+        other.center = center if self.center is None else self.center
+        other.window = window if self.window is None else self.window
+        return other
+
+    def problem(self, system: LCAOSystem) -> SparseProblem:
+        """The system analyzed, once for all that is asked of it in a row.
+
+        Raises
+        ------
+        OverlapError, ValueError
+            As `SparseProblem`.
+        """
+        known = self._known
+        if known is None or known[0].hamiltonian is not system.hamiltonian or known[0].overlap is not system.overlap:
+            known = self._known = system, SparseProblem(system, self.engine, single=self.single)
+        return known[1]
+
+    def __call__(self, system: LCAOSystem, k_points: NDArray) -> Iterator[list[Solved]]:
+        """See `Eigensolver`."""
+        if self.center is None:
+            raise ValueError("sparse solver: expected a center in eV, around which it looks, got none")
+        problem = self.problem(system)
+        for k in k_points:
+            yield [self.solve(problem.pencil(k, spin)) for spin in range(len(system.hamiltonian))]
+
+    def solve(self, pencil: Pencil) -> Solved:
+        """The states of one pencil."""
+        assert self.center is not None
+        if self.window is not None:
+            return states_between(pencil, self.center - self.window, self.center + self.window)
+        found = pencil.eigenpairs(self.n_states, self.center, count=self.count)
+        return Solved(found.energies, found.vectors, found.first_band)
+
+
+def pick_solver(system: LCAOSystem, solver: Solver) -> Eigensolver | None:
+    """The solver that a word means, None for LAPACK and all states; a solver is what it is.
+
+    Raises
+    ------
+    ValueError
+        If the word is unknown.
+    """
+    if callable(solver):
+        return solver
+    if solver not in ("auto", "dense", "sparse"):
+        raise ValueError(f"solver: expected 'auto', 'dense', 'sparse' or a function, got {solver!r}")
+    return None if solver == "dense" or (solver == "auto" and system.n_orbitals <= DENSE_ORBITALS) else SparseSolver()
+
+
+def energies_of(
+    system: LCAOSystem,
+    k_points: NDArray,
+    solver: Eigensolver | None,
+    *,
+    overlap_threshold: float = OVERLAP_THRESHOLD,
+    progress: bool = False,
+) -> tuple[NDArray[np.float64], int]:
+    """Energies in eV that a picked solver finds, as `rectangle` has them, and the number of the first band.
+
+    Raises
+    ------
+    OverlapError, ValueError
+        As `eigenvalues` and the solver.
+    """
+    if solver is None:
+        return eigenvalues(system, k_points, overlap_threshold=overlap_threshold), 0
+    found = []
+    for of_spins in tqdm(
+        solver(system, k_points), total=len(k_points), desc="k-points", leave=False, disable=None if progress else True
+    ):
+        found.append([(one.energies, one.first_band) for one in (Solved(*some) for some in of_spins)])
+    energies, _, first = rectangle(found)
+    return energies, first
+
+
+def states_between(pencil: Pencil, low: float, high: float) -> Solved:
+    """All states with energies from `low` to `high` in eV, as many as two counts say.
+
+    Where there are many the window is cut in slices, each with a factorization of its own.
+
+    Raises
+    ------
+    ValueError
+        If the engine does not count.
+    """
+    edges = {energy: pencil.count(energy) for energy in (low, high)}
+    if None in edges.values():
+        raise ValueError(
+            "sparse solver: this engine does not count states; ask for a number of states, or take another"
+        )
+    found = list(_slices(pencil, low, high, int(edges[low] or 0), int(edges[high] or 0)))
+    empty = np.empty((pencil.pattern.n, 0), dtype=pencil.h.dtype)
+    energies = np.concatenate([np.empty(0), *(some.energies for some in found)])
+    return Solved(energies, np.hstack([empty, *(some.vectors for some in found)]), edges[low])
+
+
+def _slices(pencil: Pencil, low: float, high: float, below: int, up_to: int) -> Iterator[Solved]:
+    """Windows next to each other, the lowest first; `below`, `up_to`: states below their edges."""
+    middle = 0.5 * (low + high)
+    if up_to == below:
+        return
+    if up_to - below > SLICE and high - low > NARROW:
+        count = pencil.count(middle)
+        assert count is not None
+        yield from _slices(pencil, low, middle, below, count)
+        yield from _slices(pencil, middle, high, count, up_to)
+        return
+    yield _within(pencil, low, high, up_to - below)
+
+
+def _within(pencil: Pencil, low: float, high: float, expected: int) -> Solved:
+    for count in (False, True):  # with a count it looks for those that are missing
+        found = pencil.eigenpairs(expected, 0.5 * (low + high), count=count)
+        inside = (found.energies >= low) & (found.energies < high)
+        if inside.sum() == expected:
+            break
+    else:
+        logger.warning(
+            "states from %.6f to %.6f eV: counted %d, found %d; take another window", low, high, expected, inside.sum()
+        )
+    return Solved(found.energies[inside], found.vectors[:, inside])
