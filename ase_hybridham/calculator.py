@@ -17,21 +17,22 @@ from ase.calculators.calculator import (
     compare_atoms,
 )
 from ase.dft.kpoints import BandPath
-from ase.spectrum.band_structure import BandStructure
 from numpy.typing import ArrayLike, NDArray
 
 from ase_hybridham.errors import CheckpointError
 from ase_hybridham.overlap_source import OverlapFunction, find_overlap
 from ase_hybridham.solve import (
     PREDICTED_THRESHOLD,
+    Bands,
+    Solver,
     band_path,
     bands,
-    eigenvalues,
     electrons_of,
-    find_fermi_level,
+    filled,
     k_mesh,
     mesh_density,
     occupations,
+    pick_solver,
     spin_degeneracy,
 )
 from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList
@@ -100,6 +101,9 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
     overlap_threshold : float
         Directions in which S(k) has an eigenvalue below it are left out, see `solve.eigenvalues`; 0: none. A network's
         errors ask for more than H of a DFT program does.
+    solver : "auto", "dense", "sparse" or SparseSolver
+        Who solves: LAPACK, which finds all states, or a solver of those near the Fermi level; "auto" takes the first up
+        to 2500 orbitals. Of the second the eigenvalues are +inf and -inf where a state was not looked for.
     atoms : ase.Atoms, optional
         Atoms to attach to.
 
@@ -124,6 +128,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         "width": 0.025,
         "charge": 0.0,
         "overlap_threshold": PREDICTED_THRESHOLD,
+        "solver": "auto",
     }
 
     def __init__(
@@ -140,6 +145,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         width: float = 0.025,
         charge: float = 0.0,
         overlap_threshold: float = PREDICTED_THRESHOLD,
+        solver: Solver = "auto",
         atoms: Atoms | None = None,
     ) -> None:
         self.model = _load(model, device) if isinstance(model, (str, Path)) else model
@@ -156,18 +162,19 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         self._attached: Atoms | None = None  # the live object: what the getters answer for
         self._system: LCAOSystem | None = None
         self._fermi_level: float | None = None  # of _system
+        self._solver: Solver | None = None  # of _system
         self._moment = 0.0  # known together with the Fermi level
         self._mesh: dict[str, Any] = {}
         self._warned = False
         options = {"smearing": smearing, "width": width, "charge": charge, "overlap_threshold": overlap_threshold}
-        super().__init__(atoms=atoms, kpts=kpts, **options)
+        super().__init__(atoms=atoms, kpts=kpts, solver=solver, **options)
 
     def set_atoms(self, atoms: Atoms) -> None:
         """Remember the atoms this calculator was attached to (ASE calls it)."""
         self._attached = atoms
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
-        """Change parameters: kpts, smearing, width, charge, overlap_threshold. The Hamiltonian stays known.
+        """Change parameters: kpts, smearing, width, charge, overlap_threshold, solver. The Hamiltonian stays known.
 
         Raises
         ------
@@ -180,6 +187,8 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         mesh = _mesh_options(kwargs["kpts"]) if "kpts" in kwargs else self._mesh
         if {*kwargs} - {"kpts"} or (mesh is not None and mesh != self._mesh):
             self._fermi_level = None
+        if "solver" in kwargs:
+            self._solver = None
         if mesh is not None:
             self._mesh = mesh
         self.parameters.update(kwargs)
@@ -231,7 +240,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         """Predicted H and S of the atoms as they are now, with the number of electrons, without Fermi level."""
         return self._system_of(self._current())
 
-    def band_structure(self, path: str | BandPath | ArrayLike | None = None, npoints: int = 100) -> BandStructure:
+    def band_structure(self, path: str | BandPath | ArrayLike | None = None, npoints: int = 100) -> Bands:
         """Band structure along a path, energies in eV; its reference is the Fermi level of the mesh.
 
         Parameters
@@ -245,8 +254,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         if path is None or isinstance(path, str):
             path = band_path(atoms, path, npoints)
         system = self._system_of(atoms)
-        level = self._level_of(system)
-        return bands(system, path, reference=level, overlap_threshold=self.parameters.overlap_threshold)
+        return self._bands(system, path, self._level_of(system))
 
     def _outputmixin_get_results(self) -> Mapping[str, Any]:
         atoms = self._current()
@@ -268,12 +276,11 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         if _mesh_options(self.parameters.kpts) is None:
             k_points = _listed_k_points(self.parameters.kpts, atoms)
             weights = np.full(len(k_points), 1 / len(k_points))
-            energies = self._eigenvalues(system, k_points)
             level = self._level_of(system)
+            energies = self._bands(system, k_points, level).energies
         else:
             k_points, weights = self._mesh_of(system)
-            energies = self._eigenvalues(system, k_points)
-            level = self._fill(system, energies, weights)
+            energies, level = self._fill(system, k_points, weights)
         self.results.update(
             eigenvalues=energies,
             occupations=spin_degeneracy(system) * occupations(energies, level, **self._smearing),
@@ -285,22 +292,27 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
             self.results["magmom"] = self._moment
 
     def _level_of(self, system: LCAOSystem) -> float:
-        if self._fermi_level is None:
-            k_points, weights = self._mesh_of(system)
-            return self._fill(system, self._eigenvalues(system, k_points), weights)
-        return self._fermi_level
+        return self._fill(system, *self._mesh_of(system))[1] if self._fermi_level is None else self._fermi_level
 
-    def _eigenvalues(self, system: LCAOSystem, k_points: NDArray) -> NDArray:
-        return eigenvalues(system, k_points, overlap_threshold=self.parameters.overlap_threshold)
+    def _bands(self, system: LCAOSystem, path: BandPath | NDArray, level: float) -> Bands:
+        threshold = self.parameters.overlap_threshold
+        return bands(system, path, reference=level, solver=self._solver_of(system), overlap_threshold=threshold)
 
-    def _fill(self, system: LCAOSystem, energies: NDArray, weights: NDArray) -> float:
-        """Fermi level, and with it the moment, of the eigenvalues on the mesh."""
-        degeneracy = spin_degeneracy(system)
-        level = find_fermi_level(energies, weights, electrons_of(system), degeneracy, **self._smearing)
-        filling = degeneracy * occupations(energies, level, **self._smearing)
+    def _fill(self, system: LCAOSystem, k_points: NDArray, weights: NDArray) -> tuple[NDArray, float]:
+        """Eigenvalues on the mesh and Fermi level; and with it the moment is known."""
+        options = {**self._smearing, "overlap_threshold": self.parameters.overlap_threshold}
+        solver = self._solver_of(system)
+        energies, _, level = filled(system, k_points, weights, electrons_of(system), solver, **options)
+        filling = spin_degeneracy(system) * occupations(energies, level, **self._smearing)
         up, *down = np.einsum("skn,k->s", filling, weights)
         self._fermi_level, self._moment = level, float(up - down[0]) if down else 0.0
-        return level
+        return energies, level
+
+    def _solver_of(self, system: LCAOSystem) -> Solver:
+        """One for all that is asked of a system, which it analyzes once."""
+        known: Solver = self._solver or pick_solver(system, self.parameters.solver) or "dense"
+        self._solver = known
+        return known
 
     def _mesh_of(self, system: LCAOSystem) -> tuple[NDArray, NDArray]:
         mesh = self._mesh or {"density": mesh_density(system.n_orbitals)}
@@ -314,7 +326,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         known = self._system
         if known is not None and not compare_atoms(known.atoms, atoms, excluded_properties=self.ignored_changes):
             return known
-        self._system = self._fermi_level = None
+        self._system = self._fermi_level = self._solver = None
         _check_cell(atoms)
         basis = self.model.basis
         lacking = sorted({symbol for symbol in atoms.get_chemical_symbols() if symbol not in basis})

@@ -13,6 +13,7 @@ from ase_hybridham.cli.subject import (
     load_subject,
     naming,
     solvable,
+    solver_of,
     subject_of,
     thresholds,
 )
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ase_hybridham.io import BandReference
-    from ase_hybridham.solve import BandError
+    from ase_hybridham.solve import BandError, Bands
     from ase_hybridham.system import LCAOSystem
 
 DEFAULT_OUTPUT = "bands.png"
@@ -71,7 +72,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Solve along the path, compare, draw, print."""
     from ase_hybridham.cli.source import parse_valence
-    from ase_hybridham.io import BandReference
     from ase_hybridham.solve import bands
 
     if args.by or args.unfold is not None:
@@ -87,17 +87,13 @@ def run(args: argparse.Namespace) -> int:
     system = load_subject(args, valence, threshold)
     path = _path(args, system.atoms, reference)
     with naming(subject):
-        level, level_from = level_of(system, args.kpts, threshold)
-        ours = bands(system, path, reference=level, overlap_threshold=threshold)
+        solver = solver_of(args, system)
+        level, level_from = level_of(system, args.kpts, threshold, solver)
+        ours = bands(system, path, reference=level, solver=solver, overlap_threshold=threshold, progress=True)
     result: dict[str, Any] = {"source": args.source}
     theirs = error = None
     if reference is not None:
-        theirs = _reference_bands(reference, path, ours, args, reference_threshold)
-        if isinstance(reference, BandReference) and theirs.energies.shape != ours.energies.shape:
-            raise ValueError(
-                f"{args.reference}: expected {ours.energies.shape[2]} bands and {ours.energies.shape[0]} spin(s) as "
-                f"{args.source} has, got {theirs.energies.shape[2]} and {theirs.energies.shape[0]}"
-            )
+        theirs = _reference_bands(reference, path, system, args, reference_threshold)
         error = _error(theirs, ours, args.window)
         result["reference"] = {
             "max_eV": error.max,
@@ -110,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         result["valence_aligned"] = None if error.valence_max is None else at_valence
         result |= {"reference_fermi_eV": theirs.reference, "states": error.n_states}
     result |= {"fermi_eV": level, "fermi_from": level_from, "electrons": system.electrons}
+    result["first_band"] = ours.first_band
     output = args.output or (None if args.json else Path(DEFAULT_OUTPUT))
     if output is not None:
         _draw(output, args, ours, theirs, error)
@@ -152,33 +149,40 @@ def _path(args: argparse.Namespace, atoms: "Atoms", reference: "BandReference | 
 def _reference_bands(
     reference: "BandReference | LCAOSystem",
     path: "BandPath",
-    ours: "BandStructure",
+    system: "LCAOSystem",
     args: argparse.Namespace,
     threshold: float,
-) -> "BandStructure":
-    from ase.spectrum.band_structure import BandStructure
-
+) -> "Bands":
     from ase_hybridham.io import BandReference
-    from ase_hybridham.solve import bands
+    from ase_hybridham.solve import Bands, bands
 
+    n_spins = len(system.hamiltonian)
     if isinstance(reference, BandReference):
-        return BandStructure(path, reference.eigenvalues, reference=reference.fermi_level)
-    if reference.n_orbitals != ours.energies.shape[2]:
+        if reference.eigenvalues.shape[::2] != (n_spins, system.n_orbitals):
+            raise ValueError(
+                f"{args.reference}: expected {system.n_orbitals} bands and {n_spins} spin(s) as {args.source} has, "
+                f"got {reference.eigenvalues.shape[2]} and {reference.eigenvalues.shape[0]}"
+            )
+        return Bands(path, reference.eigenvalues, reference.fermi_level)
+    if reference.n_orbitals != system.n_orbitals:
         raise ValueError(
-            f"{args.reference}: expected {ours.energies.shape[2]} orbitals as {args.source} has, "
+            f"{args.reference}: expected {system.n_orbitals} orbitals as {args.source} has, "
             f"got {reference.n_orbitals}; is it the same structure in the same basis?"
         )
     with naming(args.reference):
-        level, _ = level_of(reference, args.kpts, threshold)
-        return bands(reference, path, reference=level, overlap_threshold=threshold)
+        solver = solver_of(args, reference)
+        level, _ = level_of(reference, args.kpts, threshold, solver)
+        return bands(reference, path, reference=level, solver=solver, overlap_threshold=threshold, progress=True)
 
 
-def _error(theirs: "BandStructure", ours: "BandStructure", window: float | None) -> "BandError":
+def _error(theirs: "Bands", ours: "Bands", window: float | None) -> "BandError":
     from ase_hybridham.solve import band_error
 
+    first = max(theirs.first_band, ours.first_band)
+    both = [b.energies[:, :, first - b.first_band :] for b in (theirs, ours)]
+    n_bands = min(energies.shape[2] for energies in both)
     return band_error(
-        theirs.energies,
-        ours.energies,
+        *(energies[:, :, :n_bands] for energies in both),
         reference_level=theirs.reference,
         predicted_level=ours.reference,
         window=window,
@@ -188,21 +192,24 @@ def _error(theirs: "BandStructure", ours: "BandStructure", window: float | None)
 def _draw(
     output: Path,
     args: argparse.Namespace,
-    ours: "BandStructure",
-    theirs: "BandStructure | None",
+    ours: "Bands",
+    theirs: "Bands | None",
     error: "BandError | None",
 ) -> None:
-    import numpy as np
-    from ase.spectrum.band_structure import BandStructure
-
     from ase_hybridham.plot import plot_bands, save_figure
+    from ase_hybridham.solve import Bands
 
     zero = r"E_\mathrm{F}"
     if theirs is not None and error is not None and error.valence_max is not None:
         # in a gap the level lies anywhere: put the two valence maxima on each other
-        filled = (theirs.energies <= theirs.reference) & np.isfinite(ours.energies)
         zero = r"E_\mathrm{VBM}"
-        theirs, ours = (BandStructure(b.path, b.energies, reference=b.energies[filled].max()) for b in (theirs, ours))
+        filled = [theirs.first_band + int((at_k[0] <= theirs.reference).sum()) for at_k in theirs.energies]
+        theirs, ours = (
+            Bands(
+                b.path, b.energies, max(e[:, : n - b.first_band].max() for e, n in zip(b.energies, filled, strict=True))
+            )
+            for b in (theirs, ours)
+        )
     labels = (Path(args.source).name, Path(args.reference).name) if args.reference else (Path(args.source).name, "")
     if args.structure is not None:
         labels = ("predicted", "DFT")
@@ -233,10 +240,11 @@ def labels_of(ours: "BandStructure", reference: "BandReference | LCAOSystem | No
     return ticks
 
 
-def _summary(result: dict[str, Any], ours: "BandStructure") -> str:
+def _summary(result: dict[str, Any], ours: "Bands") -> str:
     n_spins, n_k, n_bands = ours.energies.shape
     spins = " x 2 spins" if n_spins == 2 else ""
-    lines = [f"{result['source']}: {n_bands} bands{spins} at {n_k} k-points"]
+    some = f", the first is number {ours.first_band}" if result["first_band"] else ""
+    lines = [f"{result['source']}: {n_bands} bands{spins} at {n_k} k-points{some}"]
     lines.append(f"Fermi level {result['fermi_eV']:.6f} eV ({result['fermi_from']})")
     if "reference" in result:
         error = result["reference"]

@@ -13,6 +13,7 @@ from ase_hybridham.cli.subject import (
     level_of,
     load_subject,
     naming,
+    solver_of,
     subject_of,
     thresholds,
 )
@@ -20,6 +21,7 @@ from ase_hybridham.cli.subject import (
 if TYPE_CHECKING:
     from ase.spectrum.doscollection import GridDOSCollection
 
+    from ase_hybridham.solve import Solver
     from ase_hybridham.system import LCAOSystem
 
 DEFAULT_OUTPUT = "dos.png"
@@ -62,8 +64,9 @@ def run(args: argparse.Namespace) -> int:
     threshold, _ = thresholds(args)
     system = load_subject(args, parse_valence(args.valence), threshold)
     with naming(subject_of(args)):
-        level, level_from = level_of(system, args.kpts, threshold)
-        found = _density(args, system, level, threshold)
+        solver = solver_of(args, system)
+        level, level_from = level_of(system, args.kpts, threshold, solver)
+        found = _density(args, system, level, threshold, solver)
     grid, middle = found.get_energies(), len(found.get_energies()) // 2
     result: dict[str, Any] = {"source": args.source, "fermi_eV": level, "fermi_from": level_from}
     total = found.total().get_weights()
@@ -87,13 +90,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _density(args: argparse.Namespace, system: "LCAOSystem", level: float, threshold: float) -> "GridDOSCollection":
+def _density(
+    args: argparse.Namespace, system: "LCAOSystem", level: float, threshold: float, solver: "Solver"
+) -> "GridDOSCollection":
     """On a grid whose middle is the Fermi level."""
     import numpy as np
 
     from ase_hybridham.solve import density_of_states, k_mesh, mesh_density, tetrahedron_dos
 
     interpolate = args.smearing == TETRAHEDRON
+    if interpolate and solver != "dense":
+        raise ValueError(
+            f"--smearing {TETRAHEDRON}: needs all states of a small cell; take gaussian, or --solver dense"
+        )
     n_steps = int(np.ceil(args.window / (STEP if interpolate else args.width / POINTS_PER_WIDTH)))
     grid = np.linspace(level - args.window, level + args.window, 2 * n_steps + 1)
     options: dict[str, Any] = {**groups_of(system, args.by), "overlap_threshold": threshold, "progress": True}
@@ -101,4 +110,4 @@ def _density(args: argparse.Namespace, system: "LCAOSystem", level: float, thres
         return tetrahedron_dos(system, grid, args.kpts, **options)
     density, symmetric = mesh_density(system.n_orbitals), system.spin != "spinor"
     k, w = k_mesh(system.atoms, args.kpts, density=density, time_reversal=symmetric)
-    return density_of_states(system, grid, k, w, width=args.width, smearing=args.smearing, **options)
+    return density_of_states(system, grid, k, w, width=args.width, smearing=args.smearing, solver=solver, **options)

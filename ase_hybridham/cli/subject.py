@@ -16,6 +16,7 @@ from ase_hybridham.cli.overlap_options import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ase_hybridham.solve import Solver
     from ase_hybridham.system import LCAOSystem
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "load_subject",
     "naming",
     "solvable",
+    "solver_of",
     "subject_of",
     "thresholds",
 ]
@@ -57,6 +59,13 @@ def add_system_options(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="omit directions in which S(k) has an eigenvalue below S (default 1e-5, of predicted H 1e-4; 0: none)",
     )
+    parser.add_argument(
+        "--solver",
+        choices=["auto", "dense", "sparse"],
+        default="auto",
+        help="dense: all states; sparse: those near the Fermi level; auto: the first up to 2500 orbitals",
+    )
+    parser.add_argument("--states", type=int, metavar="N", help="of the sparse solver, at a k-point (default 50)")
     parser.add_argument("--valence", nargs="+", action="extend", default=[], metavar="ELEMENT=N", help="as in C=4 S=6")
     parser.add_argument("--format", help="format of SOURCE, where it should not be recognised")
     parser.add_argument("--device", default="auto", help="where a checkpoint computes (default auto)")
@@ -187,7 +196,23 @@ def _predicted(args: argparse.Namespace) -> "LCAOSystem":
         ) from error
 
 
-def level_of(system: "LCAOSystem", mesh: list[int] | None, threshold: float) -> tuple[float, str]:
+def solver_of(args: argparse.Namespace, system: "LCAOSystem") -> "Solver":
+    """Who solves a system; one for all that is asked of it."""
+    from ase_hybridham.solve import SparseSolver, pick_solver
+
+    if args.states is not None and args.states < 1:
+        raise ValueError(f"--states: expected 1 or more, got {args.states}")
+    picked = pick_solver(system, args.solver)
+    if args.states is None:
+        return picked or "dense"
+    if picked is None and args.solver == "dense":
+        raise ValueError(f"--states {args.states}: the dense solver finds all states; leave it out")
+    return SparseSolver(args.states)
+
+
+def level_of(
+    system: "LCAOSystem", mesh: list[int] | None, threshold: float, solver: "Solver" = "auto"
+) -> tuple[float, str]:
     """The level in eV, and where it comes from."""
     from ase_hybridham.solve import fermi_level, k_mesh, with_electrons
 
@@ -198,4 +223,4 @@ def level_of(system: "LCAOSystem", mesh: list[int] | None, threshold: float) -> 
         unknown = sorted(symbol for symbol, atom in complete.basis.atoms.items() if atom.valence is None)
         raise ValueError(f"Fermi level: not stored, and a valence is unknown; give --valence {'=N '.join(unknown)}=N")
     k, w = k_mesh(system.atoms, mesh, time_reversal=system.spin != "spinor")
-    return fermi_level(complete, k, w, overlap_threshold=threshold), "electrons"
+    return fermi_level(complete, k, w, solver=solver, overlap_threshold=threshold), "electrons"

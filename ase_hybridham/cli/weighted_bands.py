@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ase_hybridham.cli.bands import DEFAULT_OUTPUT, DEFAULT_VIEW, WHOLE, json_numbers, labels_of
-from ase_hybridham.cli.subject import groups_of, layers_in, level_of, load_subject, naming, subject_of, thresholds
+from ase_hybridham.cli.subject import (
+    groups_of,
+    layers_in,
+    level_of,
+    load_subject,
+    naming,
+    solver_of,
+    subject_of,
+    thresholds,
+)
 
 if TYPE_CHECKING:
     from ase_hybridham.solve import SiteMap, WeightedBands
@@ -37,10 +46,16 @@ def run_weighted(args: argparse.Namespace) -> int:
     system = load_subject(args, parse_valence(args.valence), threshold)
     window = args.window or DEFAULT_VIEW
     with naming(subject_of(args)):
-        level, level_from = level_of(system, args.kpts, threshold)
+        solver = solver_of(args, system)
+        level, level_from = level_of(system, args.kpts, threshold, solver)
         result: dict[str, Any] = {"source": args.source, "fermi_eV": level, "fermi_from": level_from}
         result["electrons"] = system.electrons
-        options: dict[str, Any] = {"reference": level, "overlap_threshold": threshold, "progress": True}
+        options: dict[str, Any] = {
+            "reference": level,
+            "solver": solver,
+            "overlap_threshold": threshold,
+            "progress": True,
+        }
         if args.unfold is None:
             path = band_path(system.atoms, args.path, args.npoints)
             found = fat_bands(system, path, **groups_of(system, args.by), **options)

@@ -19,7 +19,7 @@ from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD, PREDICTED_THRESHOLD
 from ase_hybridham.solve.projection import OrbitalGroups, WeightedBands, fat_bands
 from ase_hybridham.solve.states import Eigensolver, States, states_of
 from ase_hybridham.solve.unfold import SiteMap, unfold
-from ase_hybridham.solve.windowed import Solver, SparseSolver
+from ase_hybridham.solve.windowed import Solver, SparseSolver, pick_solver
 
 __all__ = [
     "OVERLAP_THRESHOLD",
@@ -50,6 +50,7 @@ __all__ = [
     "k_mesh",
     "mesh_density",
     "occupations",
+    "pick_solver",
     "smeared_delta",
     "solve_valences",
     "spin_degeneracy",

@@ -52,7 +52,7 @@ def counted_fermi_level(
     if not 0 < electrons < most:
         raise ValueError(f"electrons: expected more than 0 and less than {most}, got {electrons:g}")
     if solver.center is None:
-        below, near = round(electrons / (degeneracy * n_spins)), max(1, solver.n_states // 4)
+        below, near = round(electrons / (degeneracy * n_spins)), max(1, solver.wanted(system.n_orbitals) // 4)
         pencil = solver.problem(system).pencil(k_points[0])
         solver = solver.around(energy_with(pencil, below - near, below + near, local_level(system, below)))
 
@@ -79,9 +79,10 @@ def _around_level(
     """States at all k-points, until those that are not known lie farther from the level than `reach` (eV)."""
     assert solver.center is not None
     problem, n = solver.problem(system), system.n_orbitals
+    wanted = solver.wanted(n)
     known = [
         [
-            _Known.of(problem.pencil(k, spin).eigenpairs(solver.n_states, solver.center, count=solver.count))
+            _Known.of(problem.pencil(k, spin).eigenpairs(wanted, solver.center, count=solver.count))
             for spin in range(len(system.hamiltonian))
         ]
         for k in k_points

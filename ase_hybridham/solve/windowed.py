@@ -38,8 +38,9 @@ class SparseSolver:
 
     Parameters
     ----------
-    n_states : int
-        How many at a k-point, those nearest to the center; a few more, since multiplets come as a whole.
+    n_states : int, optional
+        How many at a k-point, those nearest to the center; a few more, since multiplets come as a whole. By default 50,
+        or a sixth of the orbitals.
     center : float, optional
         eV. What uses the solver puts it where it looks: bands at the Fermi level, a density of states in the middle of
         its energies.
@@ -60,7 +61,7 @@ class SparseSolver:
 
     def __init__(
         self,
-        n_states: int = N_STATES,
+        n_states: int | None = None,
         *,
         center: float | None = None,
         window: float | None = None,
@@ -68,7 +69,7 @@ class SparseSolver:
         single: bool = False,
         count: bool = True,
     ) -> None:
-        if n_states < 1:
+        if n_states is not None and n_states < 1:
             raise ValueError(f"sparse solver: expected 1 state or more, got {n_states}")
         if window is not None and not (np.isfinite(window) and window > 0):
             raise ValueError(f"sparse solver: expected a window > 0 eV, got {window}")
@@ -104,12 +105,16 @@ class SparseSolver:
         for k in k_points:
             yield [self.solve(problem.pencil(k, spin)) for spin in range(len(system.hamiltonian))]
 
+    def wanted(self, n_orbitals: int) -> int:
+        """States to look for at a k-point."""
+        return min(N_STATES, max(n_orbitals // 6, 1)) if self.n_states is None else self.n_states
+
     def solve(self, pencil: Pencil) -> Solved:
         """The states of one pencil."""
         assert self.center is not None
         if self.window is not None:
             return states_between(pencil, self.center - self.window, self.center + self.window)
-        found = pencil.eigenpairs(self.n_states, self.center, count=self.count)
+        found = pencil.eigenpairs(self.wanted(pencil.pattern.n), self.center, count=self.count)
         return Solved(found.energies, found.vectors, found.first_band)
 
 

@@ -73,6 +73,27 @@ def test_folder_has_the_bands_openmx_printed(hybridham, golden, sample):
     assert [(tick["row"], tick["label"]) for tick in result["path"]] == list(reference.ticks)
 
 
+def test_states_near_the_level_are_compared_by_their_numbers(hybridham, golden, tmp_path):
+    folder = golden / "openmx/MoS2_monolayer"
+    words = (folder / "deeph", "--reference", folder / "openmx.Band", "--solver", "sparse", "--states", 8)
+    result = json.loads(hybridham(*words, "--json")[1])
+    assert 0 < result["reference"]["max_eV"] < 1e-7
+    expected = read_openmx_band(folder / "openmx.Band").eigenvalues[0]
+    first, found = result["first_band"], np.array(result["eigenvalues_eV"][0], dtype=float)
+    there = np.isfinite(found)
+    assert first > 0
+    assert (there.sum(axis=1) >= 8).all()
+    np.testing.assert_allclose(found[there], expected[:, first : first + found.shape[1]][there], atol=1e-7)
+    status, text, _ = hybridham(*words)
+    assert status == 0
+    assert f"the first is number {first}" in text
+    assert "valence maxima aligned" in text
+    assert (tmp_path / "bands.png").stat().st_size > 5000
+    both = json.loads(hybridham(folder / "deeph", "--reference", folder / "deeph", "--states", 8, "--json")[1])
+    assert both["states"] > 8
+    assert both["reference"]["max_eV"] == 0
+
+
 def test_picture_and_summary(hybridham, graphene, tmp_path):
     reference = graphene / "openmx.Band"
     status, text, _ = hybridham(graphene / "deeph", "--reference", reference, "--window", 3, "-o", "deep/er/x.pdf")
@@ -190,6 +211,9 @@ def overlap_of_another(folder):
         (lambda f: [f / "deeph", "--valence", "C=four"], "expected a word like C=4"),
         (lambda f: [f / "deeph", "--kpts", "0", "1", "1"], "three positive integers"),
         (lambda f: [f / "deeph", "-o", "bands.xyz"], "expected a suffix of"),
+        (lambda f: [f / "deeph", "--states", "0"], "--states: expected 1 or more"),
+        (lambda f: [f / "deeph", "--states", "40"], "expected 1 to 5 states of 26 orbitals"),
+        (lambda f: [f / "deeph", "--states", "4", "--solver", "dense"], "the dense solver finds all states"),
         (lambda f: ["data.h5:nothing"], "data.h5"),
     ],
 )

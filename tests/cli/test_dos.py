@@ -44,6 +44,21 @@ def test_parts_of_the_density_add_up(hybridham, openmx, smearing):
     assert plain["dos"][0][middle] == plain["dos_at_fermi"]
 
 
+def test_the_sparse_solver_gives_the_same(hybridham, openmx):
+    words = (openmx / "MoS2_monolayer/deeph", "--kpts", 3, 3, 1, "--window", 1.0, "--json")
+    sparse, dense = (
+        json.loads(hybridham("dos", *words, "--width", 0.02, "--by", "element", "--solver", solver)[1])
+        for solver in ("sparse", "dense")
+    )
+    assert sparse["fermi_eV"] == pytest.approx(dense["fermi_eV"], abs=1e-6)
+    np.testing.assert_allclose(sparse["dos"], dense["dos"], atol=1e-6)
+    fat = json.loads(hybridham("bands", *words, "--by", "element", "--npoints", 5, "--states", 4)[1])
+    assert np.array(fat["weights"]).shape[2] < 45
+    status, _, error = hybridham("dos", *words, "--smearing", "tetrahedron", "--states", 4)
+    assert status == 2
+    assert "needs all states" in error
+
+
 def test_spins_and_layers_and_a_picture(hybridham, openmx, tmp_path):
     status, text, _ = hybridham("dos", openmx / "O2_triplet_collinear/openmx.scfout.gz", "--by", "element")
     assert status == 0
