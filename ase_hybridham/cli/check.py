@@ -117,9 +117,9 @@ def _with_atoms(system: "LCAOSystem", atoms: "Mapping[str, AtomBasis]") -> "LCAO
 
 def run(args: argparse.Namespace) -> int:
     """Check every structure, and print a table or a summary."""
-    from ase_hybridham.cli.parallel import available_cores
     from ase_hybridham.cli.source import parse_valence
     from ase_hybridham.errors import FormatError
+    from ase_hybridham.parallel import available_cores
 
     processes = available_cores() if args.processes is None else args.processes
     if processes < 1:
@@ -165,7 +165,7 @@ def _results(checker: Checker, sources: Mapping[str, str], processes: int) -> It
     """Results in order, with a bar or lines of the log."""
     from tqdm import tqdm
 
-    from ase_hybridham.cli.parallel import WorkerError, ordered_results
+    from ase_hybridham.parallel import WorkerError, ordered_results
 
     told = time.monotonic()
     hidden = None if len(sources) > 1 else True

@@ -64,13 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert, and tell what was done. A structure that the data set has already is not read again."""
     from ase_hybridham import __version__
-    from ase_hybridham.cli.parallel import available_cores
     from ase_hybridham.cli.radial_functions import attach_to_data_set, misfits
     from ase_hybridham.cli.reading import Reader
     from ase_hybridham.cli.source import parse_valence
     from ase_hybridham.cli.splits import Index, parse_fractions
     from ase_hybridham.errors import FormatError
     from ase_hybridham.io.basis_files import find_basis_files
+    from ase_hybridham.parallel import available_cores
     from ase_hybridham.store import DataSet, append_systems, random_splits, set_splits, set_valences
 
     processes = available_cores() if args.processes is None else args.processes
@@ -321,7 +321,7 @@ def _results(
     """Readings in order, with a bar or lines of the log."""
     from tqdm import tqdm
 
-    from ase_hybridham.cli.parallel import WorkerError, ordered_results
+    from ase_hybridham.parallel import WorkerError, ordered_results
 
     told = time.monotonic()
     with tqdm(total=len(tasks), desc=what, unit="structure", disable=None) as bar:

@@ -79,14 +79,7 @@ def _around_level(
     """States at all k-points, until those that are not known lie farther from the level than `reach` (eV)."""
     assert solver.center is not None
     problem, n = solver.problem(system), system.n_orbitals
-    wanted = solver.wanted(n)
-    known = [
-        [
-            _Known.of(problem.pencil(k, spin).eigenpairs(wanted, solver.center, count=solver.count))
-            for spin in range(len(system.hamiltonian))
-        ]
-        for k in k_points
-    ]
+    known = list(solver.over(system, k_points, _near))
     for _ in range(ROUNDS):
         energies, _, first = rectangle([[(some.energies, some.first) for some in of_spins] for of_spins in known])
         level = level_of(energies, first)
@@ -145,6 +138,11 @@ def local_level(system: LCAOSystem, below: int) -> float:
         on_site = 0.5 * (on_site + on_site.conj().T)
         levels.append(eigvalsh(on_site, None if s is None else np.kron(np.eye(spin), s.block(atom))))
     return float(np.sort(np.concatenate(levels))[max(below - 1, 0)])
+
+
+def _near(solver: SparseSolver, pencil: Pencil) -> "_Known":
+    assert solver.center is not None
+    return _Known.of(pencil.eigenpairs(solver.wanted(pencil.pattern.n), solver.center, count=solver.count))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,14 @@ states below, and is the only one that fits from a few thousand orbitals on.
 import logging
 from collections.abc import Callable, Iterator
 from copy import copy
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ase_hybridham.parallel import ordered_results
 from ase_hybridham.solve.dense import eigenvalues
 from ase_hybridham.solve.multifrontal import Multifrontal
 from ase_hybridham.solve.pattern import Pattern
@@ -23,6 +25,7 @@ from ase_hybridham.system import LCAOSystem
 
 __all__ = ["DENSE_ORBITALS", "N_STATES", "Solver", "SparseSolver", "energies_of", "pick_solver", "states_between"]
 
+Found = TypeVar("Found")
 Solver = Literal["auto", "dense", "sparse"] | Eigensolver
 
 DENSE_ORBITALS = 2500  # "auto" asks LAPACK up to here: 192 atoms of carbon, half a GB, seconds a k-point
@@ -52,6 +55,8 @@ class SparseSolver:
         Factorize in single precision, see `SparseProblem`.
     count : bool
         Compare the number of states with two counts, see `Pencil.eigenpairs`. Those in a `window` always are.
+    processes : int
+        k-points at the same time, each with one thread for linear algebra and a factorization of its own in memory.
 
     Raises
     ------
@@ -68,13 +73,16 @@ class SparseSolver:
         engine: Callable[[Pattern], Engine] = Multifrontal,
         single: bool = False,
         count: bool = True,
+        processes: int = 1,
     ) -> None:
         if n_states is not None and n_states < 1:
             raise ValueError(f"sparse solver: expected 1 state or more, got {n_states}")
         if window is not None and not (np.isfinite(window) and window > 0):
             raise ValueError(f"sparse solver: expected a window > 0 eV, got {window}")
         self.n_states, self.center, self.window = n_states, center, window
-        self.engine, self.single, self.count = engine, single, count
+        if processes < 1:
+            raise ValueError(f"sparse solver: expected 1 process or more, got {processes}")
+        self.engine, self.single, self.count, self.processes = engine, single, count, processes
         self._known: tuple[LCAOSystem, SparseProblem] | None = None
 
     def around(self, center: float, window: float | None = None) -> "SparseSolver":
@@ -101,9 +109,23 @@ class SparseSolver:
         """See `Eigensolver`."""
         if self.center is None:
             raise ValueError("sparse solver: expected a center in eV, around which it looks, got none")
-        problem = self.problem(system)
-        for k in k_points:
-            yield [self.solve(problem.pencil(k, spin)) for spin in range(len(system.hamiltonian))]
+        yield from self.over(system, k_points, SparseSolver.solve)
+
+    def over(
+        self, system: LCAOSystem, k_points: NDArray, what: Callable[["SparseSolver", Pencil], Found]
+    ) -> Iterator[list[Found]]:
+        """What a function of a module finds, at every k-point for every spin, over the processes.
+
+        Raises
+        ------
+        WorkerError
+            If a process ends from outside.
+        """
+        for _, found in ordered_results(_AtK(self, system, what), list(k_points), self.processes):
+            yield found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_known": None}  # what is known of a system takes more room than the system
 
     def wanted(self, n_orbitals: int) -> int:
         """States to look for at a k-point."""
@@ -116,6 +138,19 @@ class SparseSolver:
             return states_between(pencil, self.center - self.window, self.center + self.window)
         found = pencil.eigenpairs(self.wanted(pencil.pattern.n), self.center, count=self.count)
         return Solved(found.energies, found.vectors, found.first_band)
+
+
+@dataclass(frozen=True, eq=False)
+class _AtK(Generic[Found]):
+    """A function of a k-point, for other processes, which analyze the system once each."""
+
+    solver: SparseSolver
+    system: LCAOSystem
+    what: Callable[[SparseSolver, Pencil], Found]
+
+    def __call__(self, k: NDArray) -> list[Found]:
+        problem = self.solver.problem(self.system)
+        return [self.what(self.solver, problem.pencil(k, spin)) for spin in range(len(self.system.hamiltonian))]
 
 
 def pick_solver(system: LCAOSystem, solver: Solver) -> Eigensolver | None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ase_hybridham import cli
+from ase_hybridham import cli, parallel
 from ase_hybridham.check import Finding
 from ase_hybridham.check import Report as CheckReport
-from ase_hybridham.cli import parallel, reading
+from ase_hybridham.cli import reading
 from ase_hybridham.cli.provenance import mixed, provenance_counts
 from ase_hybridham.cli.source import kind_of, load_system, parse_valence
 from ase_hybridham.cli.splits import Index
@@ -412,7 +412,8 @@ def test_interrupted_and_killed_conversions_are_completed_by_another(hybridham, 
     program = f"""
 import sys, time
 from contextlib import closing
-from ase_hybridham.cli import convert, main, parallel
+from ase_hybridham import parallel
+from ase_hybridham.cli import convert, main
 
 def slowly(*args, read=convert._read):  # else the work may be done before the signal comes
     with closing(read(*args)) as systems:

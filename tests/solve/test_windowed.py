@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ase.spectrum.band_structure import BandStructure
 
+from ase_hybridham import parallel
 from ase_hybridham.io import read_system
 from ase_hybridham.solve import (
     SiteMap,
@@ -192,10 +193,20 @@ def test_large_systems_take_the_sparse_solver(system, monkeypatch):
     assert min(windowed.N_STATES, system.n_orbitals // 6) <= found.energies.shape[2] < system.n_orbitals
 
 
+def test_k_points_over_processes_give_the_same(monkeypatch):
+    system = replace(repeated("bilayer_graphene_AB", 1, 2, 1), electrons=32.0)
+    monkeypatch.setattr(parallel, "START_UP", 0.0)
+    one, two = (bands(system, K, solver=SparseSolver(6, processes=n)) for n in (1, 2))
+    assert one.reference == two.reference
+    assert one.first_band == two.first_band
+    np.testing.assert_array_equal(one.energies, two.energies)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda system: bands(system, K, solver="lapack"), "solver: expected 'auto', 'dense', 'sparse' or a function"),
+        (lambda system: SparseSolver(processes=0), "expected 1 process or more"),
         (lambda system: SparseSolver(0), "expected 1 state or more, got 0"),
         (lambda system: SparseSolver(window=-1.0), "expected a window > 0 eV"),
         (lambda system: list(SparseSolver()(system, K)), "expected a center in eV"),

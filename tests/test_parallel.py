@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from ase_hybridham.cli import parallel
-from ase_hybridham.cli.parallel import WorkerError, available_cores, ordered_results
+from ase_hybridham import parallel
+from ase_hybridham.parallel import WorkerError, available_cores, ordered_results
 
 
 @pytest.fixture(autouse=True)

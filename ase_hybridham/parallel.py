@@ -39,7 +39,7 @@ class WorkerError(Exception):
 
     def __init__(self, item: Any, status: int | None) -> None:
         ended = f"was killed by signal {-status}" if status and status < 0 else f"ended with status {status}"
-        super().__init__(f"the process that read it {ended}; if memory ran out, use fewer --processes")
+        super().__init__(f"the process that had it {ended}; if memory ran out, use fewer processes")
         self.item = item
 
 
