@@ -1,5 +1,6 @@
 """Every example runs, and prints a number that is right."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -45,6 +46,15 @@ def test_calculator(capsys, monkeypatch, tmp_path, graphene_checkpoint):
     for _, network, dft in rows:
         # 0.03 eV was seen after these seconds of training; the training mean alone is off by electronvolts
         assert float(network) == pytest.approx(float(dft), abs=0.2)
+
+
+def test_twisted_bilayer(capsys, monkeypatch, tmp_path):
+    text = run("04_twisted_bilayer.py", capsys, monkeypatch, tmp_path)
+    assert "28 atoms, 21.79 degrees, E_F = -3.59" in text  # OpenMX: -3.590
+    known = json.loads((EXAMPLES.parent / "ase_hybridham/data/twisted_bilayer.json").read_text())
+    openmx = np.ptp(np.array(known["bands_eV"])[:, 54 - known["first_band"] :][:, :4])
+    assert float(re.search(r"span (\S+) eV", text)[1]) == pytest.approx(openmx, abs=0.02)
+    assert (tmp_path / "twisted.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("[0-9]*.py")), ids=lambda path: path.stem)
