@@ -20,7 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgError
 
 from ase_hybridham.solve.bloch import check_k_points
+from ase_hybridham.solve.cost import Cost, sparse_cost
 from ase_hybridham.solve.dense import bloch_sums
+from ase_hybridham.solve.dissection import dissect
 from ase_hybridham.solve.lanczos import BlockLanczos, rayleigh_ritz
 from ase_hybridham.solve.multifrontal import Multifrontal
 from ase_hybridham.solve.pattern import Pattern
@@ -317,6 +319,27 @@ class SparseProblem:
         if self._is_real and not np.any(2 * k % 1):
             h, s = h.real.copy(), s.real.copy()
         return Pencil(self.engine, self.pattern, h, s, self.single)
+
+    def cost(self, n_wanted: int, n_k: int = 1, *, count: bool = True, real: bool = False) -> Cost:
+        """What states at some k-points cost, those of all spins, if the engine is the multifrontal one.
+
+        Nothing is computed for it but, the first time, a product of matrices that tells how fast the processor is.
+
+        Parameters
+        ----------
+        n_wanted : int
+            States at a k-point; 0: a count only.
+        n_k : int
+            k-points.
+        count : bool
+            As `Pencil.eigenpairs` takes it.
+        real : bool
+            At k-points where H(k) is real.
+        """
+        dissection = self.engine.dissection if isinstance(self.engine, Multifrontal) else dissect(self.pattern)
+        n, n_entries, n_pencils = self.pattern.n, len(self.pattern.indices), n_k * len(self._h)
+        kind = {"real": real and self._is_real, "single": self.single}
+        return sparse_cost(dissection, n, n_entries, n_wanted, n_pencils, count=count, **kind)
 
     def _identity(self) -> NDArray[np.complex128]:
         rows = np.repeat(np.arange(self.pattern.n), np.diff(self.pattern.indptr))
