@@ -65,8 +65,12 @@ def run(args: argparse.Namespace) -> int:
     system = load_subject(args, parse_valence(args.valence), threshold)
     with naming(subject_of(args)):
         solver = solver_of(args, system)
+        if args.smearing == TETRAHEDRON and solver != "dense":
+            raise ValueError(f"--smearing {TETRAHEDRON}: needs all states, of a small cell; take gaussian")
+        # these may be more states than those near the level, and LAPACK faster
+        whole = "auto" if args.solver == "auto" and args.states is None else solver
         level, level_from = level_of(system, args.kpts, threshold, solver)
-        found = _density(args, system, level, threshold, solver)
+        found = _density(args, system, level, threshold, whole)
     grid, middle = found.get_energies(), len(found.get_energies()) // 2
     result: dict[str, Any] = {"source": args.source, "fermi_eV": level, "fermi_from": level_from}
     total = found.total().get_weights()
@@ -99,10 +103,6 @@ def _density(
     from ase_hybridham.solve import density_of_states, k_mesh, mesh_density, tetrahedron_dos
 
     interpolate = args.smearing == TETRAHEDRON
-    if interpolate and solver != "dense":
-        raise ValueError(
-            f"--smearing {TETRAHEDRON}: needs all states of a small cell; take gaussian, or --solver dense"
-        )
     n_steps = int(np.ceil(args.window / (STEP if interpolate else args.width / POINTS_PER_WIDTH)))
     grid = np.linspace(level - args.window, level + args.window, 2 * n_steps + 1)
     options: dict[str, Any] = {**groups_of(system, args.by), "overlap_threshold": threshold, "progress": True}

@@ -1,6 +1,7 @@
 """The system a command solves: which options say what it is, H and S, and its Fermi level."""
 
 import argparse
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -202,6 +203,7 @@ def solver_of(args: argparse.Namespace, system: "LCAOSystem") -> "Solver":
 
     if args.states is not None and args.states < 1:
         raise ValueError(f"--states: expected 1 or more, got {args.states}")
+    logging.getLogger("ase_hybridham.solve.windowed").setLevel(logging.INFO)  # tells what it will cost
     picked = pick_solver(system, args.solver)
     if args.states is None:
         return picked or "dense"

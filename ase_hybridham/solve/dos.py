@@ -23,7 +23,7 @@ from ase_hybridham.solve.occupations import Smearing, smeared_delta, spin_degene
 from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
 from ase_hybridham.solve.projection import OrbitalGroups
 from ase_hybridham.solve.states import states_of
-from ase_hybridham.solve.windowed import Solver, SparseSolver, pick_solver
+from ase_hybridham.solve.windowed import Solver, pick_between
 from ase_hybridham.system import LCAOSystem
 
 __all__ = ["density_of_states", "tetrahedron_dos"]
@@ -78,9 +78,8 @@ def density_of_states(
     groups = OrbitalGroups.of(system, by, labels)
     k, w = mesh_or_given(system, k_points, weights, density)
     found = np.zeros((len(system.hamiltonian) or 1, len(groups.infos), len(grid)))
-    picked = pick_solver(system, solver)
-    if isinstance(picked, SparseSolver):
-        picked = picked.around(grid.mean(), 0.5 * np.ptp(grid) + REACH[smearing] * width)
+    reach = REACH[smearing] * width
+    picked = pick_between(system, solver, grid[0] - reach, grid[-1] + reach, k, vectors=bool(by))
     if not by and picked is None:
         all_energies = eigenvalues(system, k, overlap_threshold=overlap_threshold)
         for of_spin, at_k in zip(found, all_energies, strict=True):

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ase_hybridham.parallel import ordered_results
+from ase_hybridham.solve.cost import dense_cost
 from ase_hybridham.solve.dense import eigenvalues
+from ase_hybridham.solve.memory import available_memory
 from ase_hybridham.solve.multifrontal import Multifrontal
 from ase_hybridham.solve.pattern import Pattern
 from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
@@ -23,13 +25,23 @@ from ase_hybridham.solve.sparse import Engine, Pencil, SparseProblem
 from ase_hybridham.solve.states import Eigensolver, Solved, rectangle
 from ase_hybridham.system import LCAOSystem
 
-__all__ = ["DENSE_ORBITALS", "N_STATES", "Solver", "SparseSolver", "energies_of", "pick_solver", "states_between"]
+__all__ = [
+    "DENSE_ORBITALS",
+    "N_STATES",
+    "Solver",
+    "SparseSolver",
+    "energies_of",
+    "pick_between",
+    "pick_solver",
+    "states_between",
+]
 
 Found = TypeVar("Found")
 Solver = Literal["auto", "dense", "sparse"] | Eigensolver
 
 DENSE_ORBITALS = 2500  # "auto" asks LAPACK up to here: 192 atoms of carbon, half a GB, seconds a k-point
 N_STATES = 50  # +-1 eV of E_F in 1324 atoms of a bilayer of graphene
+WORTH_TELLING = 10.0  # seconds
 NARROW = 1e-3  # eV; a window that is not cut
 SLICE = 120  # states of a window that are found from one factorization; more cost more orthogonalization than another
 
@@ -51,8 +63,8 @@ class SparseSolver:
         All states within so many eV of the center instead of a number of them.
     engine : function
         Pattern -> Engine.
-    single : bool
-        Factorize in single precision, see `SparseProblem`.
+    single : bool, optional
+        Factorize in single precision, see `SparseProblem`; by default where double precision does not fit in memory.
     count : bool
         Compare the number of states with two counts, see `Pencil.eigenpairs`. Those in a `window` always are.
     processes : int
@@ -71,7 +83,7 @@ class SparseSolver:
         center: float | None = None,
         window: float | None = None,
         engine: Callable[[Pattern], Engine] = Multifrontal,
-        single: bool = False,
+        single: bool | None = None,
         count: bool = True,
         processes: int = 1,
     ) -> None:
@@ -102,7 +114,7 @@ class SparseSolver:
         """
         known = self._known
         if known is None or known[0].hamiltonian is not system.hamiltonian or known[0].overlap is not system.overlap:
-            known = self._known = system, SparseProblem(system, self.engine, single=self.single)
+            known = self._known = system, SparseProblem(system, self.engine, single=bool(self.single))
         return known[1]
 
     def __call__(self, system: LCAOSystem, k_points: NDArray) -> Iterator[list[Solved]]:
@@ -121,8 +133,40 @@ class SparseSolver:
         WorkerError
             If a process ends from outside.
         """
+        self._admit(system, len(k_points))
         for _, found in ordered_results(_AtK(self, system, what), list(k_points), self.processes):
             yield found
+
+    def _admit(self, system: LCAOSystem, n_k: int) -> None:
+        """Tell what it will cost, and refuse what does not fit in memory.
+
+        Raises
+        ------
+        ValueError
+            If it does not fit in single precision either.
+        """
+        problem, n = self.problem(system), system.n_orbitals
+        free, at_once = available_memory(), min(self.processes, max(n_k, 1))
+        for single in (False, True) if self.single is None else (self.single,):
+            problem.single = single
+            cost = problem.cost(self.wanted(n), n_k, count=self.count)
+            if at_once * cost.bytes <= free:
+                break
+        else:
+            raise ValueError(
+                f"sparse solver: expected {at_once * cost.bytes / 2**30:.1f} GB of free memory for {n} orbitals, got "
+                f"{free / 2**30:.1f}; ask for fewer {'processes' if at_once > 1 else 'states'}, or use more machines "
+                "(docs/mpi.md)"
+            )
+        if cost.seconds > WORTH_TELLING:
+            logger.info(
+                "%d orbitals, %d states or more at %d k-points%s: %s",
+                n,
+                self.wanted(n),
+                n_k,
+                ", single precision" if single else "",
+                cost.describe(),
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_known": None}  # what is known of a system takes more room than the system
@@ -165,7 +209,44 @@ def pick_solver(system: LCAOSystem, solver: Solver) -> Eigensolver | None:
         return solver
     if solver not in ("auto", "dense", "sparse"):
         raise ValueError(f"solver: expected 'auto', 'dense', 'sparse' or a function, got {solver!r}")
-    return None if solver == "dense" or (solver == "auto" and system.n_orbitals <= DENSE_ORBITALS) else SparseSolver()
+    if solver == "auto":
+        return None if system.n_orbitals <= DENSE_ORBITALS else SparseSolver()
+    if solver == "dense":
+        need, free = dense_cost(system).bytes, available_memory()
+        if need > free:
+            raise ValueError(
+                f"dense solver: expected {need / 2**30:.1f} GB of free memory for {system.n_orbitals} orbitals, got "
+                f"{free / 2**30:.1f}; use solver 'sparse'"
+            )
+        return None
+    return SparseSolver()
+
+
+def pick_between(
+    system: LCAOSystem, solver: Solver, low: float, high: float, k_points: NDArray, *, vectors: bool
+) -> Eigensolver | None:
+    """The solver of all states between two energies in eV; "auto" takes LAPACK where there are too many.
+
+    Raises
+    ------
+    OverlapError, ValueError
+        As `pick_solver` and `SparseProblem`.
+    """
+    picked = pick_solver(system, solver)
+    if not isinstance(picked, SparseSolver):
+        return picked
+    picked = picked.around(0.5 * (low + high), 0.5 * (high - low))
+    if solver == "auto" and len(k_points):
+        problem, dense = picked.problem(system), dense_cost(system, vectors=vectors)
+        pencil = problem.pencil(k_points[0])
+        below, up_to = pencil.count(low), pencil.count(high)
+        assert below is not None
+        assert up_to is not None
+        slices = max(1, -(-(up_to - below) // SLICE))
+        sparse = slices * problem.cost(-(-(up_to - below) // slices), count=False).seconds
+        if dense.seconds < sparse and dense.bytes < available_memory():
+            return None
+    return picked
 
 
 def energies_of(

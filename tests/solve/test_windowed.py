@@ -24,6 +24,7 @@ from ase_hybridham.solve import (
     windowed,
     with_electrons,
 )
+from ase_hybridham.solve.cost import Cost
 from ase_hybridham.solve.counting import energy_with, local_level
 from ase_hybridham.solve.sparse import SparseProblem
 from ase_hybridham.solve.states import rectangle
@@ -201,6 +202,41 @@ def test_k_points_over_processes_give_the_same(monkeypatch):
     np.testing.assert_array_equal(one.energies, two.energies)
 
 
+def test_what_does_not_fit_in_memory_is_refused_or_done_in_single_precision(system, monkeypatch):
+    options = {"reference": -4.0}
+    exact = bands(system, K, solver=SparseSolver(8), **options).energies
+    # of cells as small as these both take the same
+    monkeypatch.setattr(SparseProblem, "cost", lambda self, *_, **__: Cost(1.0, 2000 - 1000 * self.single, 1.0))
+    monkeypatch.setattr(windowed, "available_memory", lambda: 1000)
+    solver = SparseSolver(8)
+    np.testing.assert_allclose(bands(system, K, solver=solver, **options).energies, exact, atol=1e-7)
+    assert solver.problem(system).single
+    for other in (SparseSolver(8, single=False), "dense"):
+        with pytest.raises(ValueError, match=r"solver: expected .* GB of free memory"):
+            bands(system, K, solver=other, **options)
+    monkeypatch.setattr(windowed, "available_memory", lambda: 999)
+    with pytest.raises(ValueError, match="ask for fewer states"):
+        bands(system, K, solver=SparseSolver(8), **options)
+
+
+def test_costs_are_told_before_it_starts(system, monkeypatch, caplog):
+    monkeypatch.setattr(windowed, "WORTH_TELLING", 0.0)
+    with caplog.at_level("INFO", logger="ase_hybridham.solve.windowed"):
+        states = SparseSolver(8, center=-4.0)(system, K)
+        assert not caplog.messages
+        next(states)
+    (told,) = caplog.messages
+    assert f"{system.n_orbitals} orbitals, 8 states or more at 3 k-points: about" in told
+
+
+def test_a_wide_density_of_states_is_that_of_lapack(system, monkeypatch):
+    monkeypatch.setattr(windowed, "DENSE_ORBITALS", 10)
+    assert windowed.pick_between(system, "auto", -34.5, 25.5, K, vectors=False) is None
+    assert isinstance(windowed.pick_between(system, "sparse", -34.5, 25.5, K, vectors=False), SparseSolver)
+    monkeypatch.setattr(windowed, "dense_cost", lambda *_, **__: Cost(1.0, 1, 1e9))
+    assert isinstance(windowed.pick_between(system, "auto", -34.5, 25.5, K, vectors=False), SparseSolver)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -209,7 +245,7 @@ def test_k_points_over_processes_give_the_same(monkeypatch):
         (lambda system: SparseSolver(0), "expected 1 state or more, got 0"),
         (lambda system: SparseSolver(window=-1.0), "expected a window > 0 eV"),
         (lambda system: list(SparseSolver()(system, K)), "expected a center in eV"),
-        (lambda system: bands(system, K, solver=SparseSolver(10**6), reference=0.0), "use the dense solver"),
+        (lambda system: bands(system, K, solver=SparseSolver(1000), reference=0.0), "use the dense solver"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(system, call, message):
