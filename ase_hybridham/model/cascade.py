@@ -1,20 +1,26 @@
 """Both stages in a row: baseline Hamiltonian, correction, blocks."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from ase_hybridham.model.config import ModelConfig, Stage2Config
 from ase_hybridham.model.coverage import Coverage
 from ase_hybridham.model.equivariant import PREDICTION_EDGES, Stage1, Stage1Output
-from ase_hybridham.model.frames import EdgeFrame, GlobalFrame
-from ase_hybridham.model.graph import PairGraph, blocks_from_components
+from ase_hybridham.model.frames import EdgeFrame
+from ase_hybridham.model.globalframe import GlobalFrame
+from ase_hybridham.model.graph import PairGraph, blocks_from_components, empty_operators, write_hermitian
 from ase_hybridham.model.layout import FeatureLayout
+from ase_hybridham.model.neighborhoods import ALONE, Processes, Share
 from ase_hybridham.model.pairrows import PairRows
+from ase_hybridham.model.streaming import ROWS, Correction, Features, Output
 from ase_hybridham.model.targets import TargetScale
 from ase_hybridham.model.transformer import GraphTransformer
 from ase_hybridham.model.vocabulary import Vocabulary
@@ -24,6 +30,8 @@ from ase_hybridham.system.lcao import SpinKind
 __all__ = ["Cascade", "Domain", "Stage", "Stage2"]
 
 Stage = Literal["mean", "stage1", "hybrid"]
+
+ACCELERATED = 32  # times as many edges at a time as on a CPU
 
 
 @dataclass(frozen=True)
@@ -182,11 +190,7 @@ class Cascade(nn.Module):
         """
         if stage == "mean":
             return self.scale1(graph, *self._zeros(graph))
-        if stage not in (None, "stage1", "hybrid"):
-            raise ValueError(f"stage: expected mean, stage1 or hybrid, got {stage!r}")
-        if stage == "hybrid" and self.stage2 is None:
-            raise ValueError("stage: expected mean or stage1, as this network has no second stage; got 'hybrid'")
-        hybrid = self.stage2 is not None and stage != "stage1" and (stage == "hybrid" or self.hybrid)
+        hybrid = self._is_hybrid(stage)
         output = self.stage1(graph, features=hybrid)
         node, edge = self.scale1(graph, output.node_out, output.edge_out)
         if self.stage2 is None or not hybrid:
@@ -194,14 +198,98 @@ class Cascade(nn.Module):
         node_change, edge_change = self.scale2(graph, *self.stage2(graph, output))
         return node + node_change, edge + edge_change
 
+    @property
+    def streams(self) -> bool:
+        """Whether `hamiltonian` evaluates part by part, and is exactly Hermitian; not of networks of other programs."""
+        return self.config.stage1.norm == "local" and self.config.stage1.readout == "hermitian"
+
     @torch.no_grad()
-    def hamiltonian(self, pairs: PairList, stage: Stage | None = None) -> tuple[PairBlocks, ...]:
+    def hamiltonian(
+        self,
+        pairs: PairList,
+        stage: Stage | None = None,
+        *,
+        processes: Processes = ALONE,
+        progress: bool = False,
+        out: Sequence[NDArray] | None = None,
+    ) -> tuple[PairBlocks, ...]:
         """The Hamiltonian on a pair list, eV: one operator, or up and down (collinear spin).
 
         Hermitian to rounding unless the read-out of stage 1 is free.
+
+        Parameters
+        ----------
+        pairs : PairList
+        stage : {"mean", "stage1", "hybrid"}, optional
+            As in `forward`.
+        processes : Processes
+            Share the work; the first has the result, and the others an empty tuple.
+        progress : bool
+            Show a bar on stderr.
+        out : sequence of arrays, shape (n_values,), float64 or for spinors complex128
+            Where to write the values of the operators: memory-mapped files, say.
+
+        Raises
+        ------
+        ValueError
+            If `out` does not fit, there are more processes than atoms, or several for a network that is evaluated as a
+            whole.
         """
-        node, edge = self(self.graph(pairs), stage)
-        return blocks_from_components(node, edge, pairs, self.vocabulary)
+        operators = () if processes.rank else empty_operators(pairs, self.vocabulary, out)
+        if not pairs.n_atoms:
+            return operators
+        if not self.streams:
+            if processes.size > 1:
+                raise ValueError("processes: this network has norms over the whole structure; start one process")
+            onsite, hopping = self(self.graph(pairs), stage)
+            whole = blocks_from_components(onsite, hopping, pairs, self.vocabulary)
+            for operator, made in zip(operators, whole, strict=True):
+                operator.values[:] = made.values
+            return operators
+        n_edges = PREDICTION_EDGES * (1 if self.device.type == "cpu" else ACCELERATED)
+        share = Share(pairs, self.vocabulary, self.lmax, self.scale1.node_mean, n_edges, processes)
+        onsite, hopping = self._in_parts(share, stage, progress=progress and not processes.rank)
+        # of every undirected hopping the process writes that has the direction that comes first
+        forward = np.flatnonzero(pairs.reverse > np.arange(len(pairs)))
+        for numbers, rows, counts in (
+            (np.arange(pairs.n_atoms), onsite, share.n_atoms),
+            (forward, hopping, share.n_half),
+        ):
+            start = 0
+            for of_process in processes.collected(rows, counts):
+                for part in of_process.split(ROWS):
+                    write_hermitian(operators, part, numbers[start : start + len(part)], self.vocabulary)
+                    start += len(part)
+        return operators
+
+    def _in_parts(self, share: Share, stage: Stage | None, *, progress: bool) -> tuple[Tensor, Tensor]:
+        """Components in eV of the on-site pairs of a share, and of its undirected hoppings that come first here."""
+        stage2 = self.stage2 if stage != "mean" and self._is_hybrid(stage) else None
+        n_passes = 0 if stage == "mean" else 1 + self.config.stage1.n_blocks
+        n_passes += 0 if stage2 is None else 1 + len(stage2.transformer.blocks)
+        hidden = None if progress else True  # None: where stderr is no terminal
+        outputs = []
+        with tqdm(total=n_passes * len(share.parts), desc="H", leave=False, disable=hidden) as bar:
+            if stage == "mean":
+                outputs.append((self.scale1, Output(share, self.stage1.readout, self.scale1.node_mean)))
+            else:
+                correction = None
+                if stage2 is not None:
+                    correction = Correction(stage2.transformer, stage2.frame, share, bar.update)
+                features = Features(self.stage1, share, bar.update)
+                outputs.append((self.scale1, features.run(correction)))
+                if correction is not None:
+                    outputs.append((self.scale2, correction.run(features, outputs[0][1])))
+        _, total = outputs[0]
+        graph, no_hopping = share.onsites(), total.hopping[:0]
+        onsite = torch.stack([scale(graph, output.onsite, no_hopping)[0] for scale, output in outputs]).sum(0)
+        first, no_atom = len(share.first) - share.n_half[share.processes.rank], torch.zeros_like(onsite[:1])
+        for start in range(first, len(share.first), ROWS):
+            rows = slice(start, start + ROWS)
+            graph = share.undirected(rows)
+            parts = [scale(graph, no_atom, output.hopping[rows])[1] for scale, output in outputs]
+            total.hopping[rows] = torch.stack(parts).sum(0)
+        return onsite, total.hopping[first:]
 
     def predict(self, pairs: PairList, stage: Stage | None = None) -> PairBlocks:
         """The only operator of `hamiltonian`.
@@ -217,3 +305,11 @@ class Cascade(nn.Module):
     def _zeros(self, graph: PairGraph) -> tuple[Tensor, Tensor]:
         size = self.vocabulary.size
         return graph.distance.new_zeros(len(graph.species), size), graph.distance.new_zeros(len(graph.distance), size)
+
+    def _is_hybrid(self, stage: Stage | None) -> bool:
+        """Whether stage 2 is asked for."""
+        if stage not in (None, *get_args(Stage)):
+            raise ValueError(f"stage: expected mean, stage1 or hybrid, got {stage!r}")
+        if stage == "hybrid" and self.stage2 is None:
+            raise ValueError("stage: expected mean or stage1, as this network has no second stage; got 'hybrid'")
+        return self.stage2 is not None and (stage == "hybrid" or (stage is None and self.hybrid))

@@ -106,13 +106,20 @@ class EdgeFrames:
 
     def partner(self, turned: Tensor, layout: FeatureLayout) -> Tensor:
         """Features of atom j in the frame of every edge, from `into`: D(ij) = S D(ji)."""
+        return self.reversed(turned) * self._sign(layout, turned)
+
+    def reverse_ends(self, ends: Tensor, layout: FeatureLayout) -> Tensor:
+        """Features of atom j in the frame of the reverse edge, from those in the lab, (E, size) -> (E, size)."""
+        return self.to_edge(ends, layout) * self._sign(layout, ends)
+
+    def _sign(self, layout: FeatureLayout, like: Tensor) -> Tensor:
         if layout not in self._signs:
             flips, natural = reverse_sign(layout.lmax), layout.channel_natural[layout.edge.channel]
             degree, order = layout.channel_degree[layout.edge.channel], layout.edge.order
             signed = np.where(natural, order, -order)  # unnatural channels are stored swapped
             sign = [flips[l][l + m] for l, m in zip(degree, signed, strict=True)]
-            self._signs[layout] = torch.tensor(sign, dtype=turned.dtype, device=turned.device)
-        return self.reversed(turned) * self._signs[layout]
+            self._signs[layout] = torch.tensor(sign, dtype=like.dtype, device=like.device)
+        return self._signs[layout]
 
     def to_lab(self, rows: Tensor, layout: FeatureLayout) -> Tensor:
         """Features of edges in the lab, (E, size) -> (E, size)."""
@@ -122,6 +129,14 @@ class EdgeFrames:
             columns = parts[l].unflatten(1, (2 * l + 1, mul))
             parts[l] = torch.bmm(self.by_edge[l - 1].transpose(1, 2), columns).flatten(1)
         return torch.cat(parts, dim=1)
+
+    def to_edge(self, rows: Tensor, layout: FeatureLayout) -> Tensor:
+        """Inverse of `to_lab`; for atoms of which few edges are here, else `into` is faster."""
+        index, sign = (torch.from_numpy(a).to(rows.device) for a in layout.edge_to_lab)
+        parts = list(rows.split(layout.widths, dim=1))
+        for l, mul in enumerate(layout.multiplicities[1:], start=1):
+            parts[l] = torch.bmm(self.by_edge[l - 1], parts[l].unflatten(1, (2 * l + 1, mul))).flatten(1)
+        return (torch.cat(parts, dim=1) * sign.to(rows)).index_select(1, torch.argsort(index))
 
     def chunks(self, n_edges: int) -> list["Chunk"]:
         """Ranges of atoms with at most so many edges (or one atom), each with frames of its own.

@@ -9,6 +9,7 @@ edge, in units of the target's scale, and obey hermiticity and the selection rul
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -178,12 +179,16 @@ class _NodeUpdate(_Messages):
             return geometry.chunks[number].frames.sum_out(hoppings(number, *rows), self.out)
 
         summed = geometry.run(message, turned.rows, edge, *turned.partner, per_atom=True)
-        summed = summed + self.convolution.onsites(node, onsite)
-        update = self.post([summed]) + self.own([node], geometry.species)
-        skip = node if self.skip is None else self.skip([node])
+        update, skip = self.update(summed, node, onsite, geometry.species)
         if isinstance(self.norm, GraphNorm):
             return self.norm.nodes(update, skip, geometry.graph, geometry.n_graphs)
         return self.norm(update, skip)
+
+    def update(self, summed: Tensor, node: Tensor, onsite: Tensor, species: RowTypes) -> tuple[Tensor, Tensor]:
+        """What messages from hoppings, summed, make of atoms, and what is added after the norm; (N, size) each."""
+        summed = summed + self.convolution.onsites(node, onsite)
+        skip = node if self.skip is None else self.skip([node])
+        return self.post([summed]) + self.own([node], species), skip
 
 
 class _EdgeUpdate(_Messages):
@@ -219,26 +224,32 @@ class _EdgeUpdate(_Messages):
         hoppings = self.hoppings(node, turned, self.convolution.weights(geometry.radial), geometry)
 
         def update(number: int, node_i: Tensor, pair: Tensor, *node_j: Tensor) -> Tensor:
-            hopping = hoppings(number, node_i, pair, *node_j)
-            rows = self.post([hopping, pair] if self.joined else [hopping])
-            for own, types in zip((self.own, self.own_i, self.own_j), geometry.types[number], strict=True):
-                if len(own.maps):
-                    rows = rows + own([pair], types)
-            if isinstance(self.norm, GraphNorm):
-                return rows
-            return self.norm(rows, pair if self.skip is None else self.skip([pair]))
+            return self.hopping(hoppings(number, node_i, pair, *node_j), pair, geometry.types[number])
 
         reusable = not keep and isinstance(self.norm, LocalNorm)
         rows = geometry.run(update, turned.rows, edge, *turned.partner, room=edge if reusable else None)
-        own = self.convolution.onsites(node, onsite)
-        onsite_rows = self.onsite_post([own]) + self.onsite_own([onsite], geometry.species)
-        onsite_skip = onsite if self.onsite_skip is None else self.onsite_skip([onsite])
+        onsite_rows, onsite_skip = self.onsite(node, onsite, geometry.species)
         if isinstance(self.norm, LocalNorm):
             return rows, self.onsite_norm(onsite_rows, onsite_skip)
         skip = edge if self.skip is None else self.skip([edge])
         return self.norm.pairs(
             (rows, skip), (onsite_rows, onsite_skip), geometry.frames, geometry.graph, geometry.n_graphs
         )
+
+    def hopping(self, message: Tensor, pair: Tensor, types: tuple[RowTypes, RowTypes, RowTypes]) -> Tensor:
+        """What messages make of hoppings, (E, size); a norm over the whole graph is left to do."""
+        rows = self.post([message, pair] if self.joined else [message])
+        for own, of_type in zip((self.own, self.own_i, self.own_j), types, strict=True):
+            if len(own.maps):
+                rows = rows + own([pair], of_type)
+        if isinstance(self.norm, GraphNorm):
+            return rows
+        return self.norm(rows, pair if self.skip is None else self.skip([pair]))
+
+    def onsite(self, node: Tensor, onsite: Tensor, species: RowTypes) -> tuple[Tensor, Tensor]:
+        """The same of on-site pairs before the norm, and what is added after it; (N, size) each."""
+        rows = self.onsite_post([self.convolution.onsites(node, onsite)]) + self.onsite_own([onsite], species)
+        return rows, onsite if self.onsite_skip is None else self.onsite_skip([onsite])
 
 
 class Stage1(nn.Module):
@@ -300,6 +311,13 @@ class Stage1(nn.Module):
         """Largest degree of the features that turn."""
         return max(layout.lmax for pair in self.layouts for layout in pair)
 
+    @property
+    def blocks(self) -> list[tuple[FeatureLayout, _NodeUpdate, _EdgeUpdate]]:
+        """Features of atoms after every block, and the updates of atoms and of pairs."""
+        layouts = (node for node, _ in self.layouts)
+        updates = zip(layouts, self.node_updates, self.edge_updates, strict=True)
+        return [(layout, cast(_NodeUpdate, node), cast(_EdgeUpdate, edge)) for layout, node, edge in updates]
+
     def forward(self, graph: PairGraph, *, features: bool = True) -> Stage1Output:
         """Features and scaled outputs of a graph.
 
@@ -315,9 +333,7 @@ class Stage1(nn.Module):
         edge = self.edge_embedding(graph.distance)
         turned = _Turned(edge[:, :0], (edge[:, :0],))  # there are only scalars
         nodes, edges, onsites = [], [], []
-        for (layout, _), update_node, update_edge in zip(
-            self.layouts, self.node_updates, self.edge_updates, strict=True
-        ):
+        for layout, update_node, update_edge in self.blocks:
             node = update_node(node, turned, edge, onsite, geometry)
             turned = geometry.turned(node, layout, turned)
             edge, onsite = update_edge(node, turned, edge, onsite, geometry, keep=features)
@@ -339,7 +355,8 @@ class Stage1(nn.Module):
         node_out = readout.symmetrized("node", node_out, node_out, geometry.species)
         return node_out, geometry.run(symmetrized, edge_out) if readout.hermitian else edge_out
 
-    def _types(self, graph: PairGraph, edges: slice) -> tuple[RowTypes, RowTypes, RowTypes]:
+    def types(self, graph: PairGraph, edges: slice) -> tuple[RowTypes, RowTypes, RowTypes]:
+        """Hoppings by the pair of elements, by element i, by element j."""
         n = self.vocabulary.n_species
         of_i, of_j = graph.species[graph.edge_index[:, edges]]
         return row_types(graph.element_pair[edges], n**2), row_types(of_i, n), row_types(of_j, n)
@@ -369,7 +386,7 @@ class Stage1(nn.Module):
             index=[graph.edge_index[:, chunk.edges] for chunk in chunks],
             half=[half[chunk.edges] for chunk in chunks],
             species=row_types(graph.species, self.vocabulary.n_species),
-            types=[self._types(graph, chunk.edges) for chunk in chunks],
+            types=[self.types(graph, chunk.edges) for chunk in chunks],
             graph=torch.zeros_like(graph.species) if graph_of is None else graph_of,
             n_graphs=1 if graph_of is None else graph.num_graphs,
         )

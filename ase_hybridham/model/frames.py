@@ -3,20 +3,18 @@
 `EdgeFrame`: in the frame of an edge every natural m = 0 component is an invariant, so is the norm over
 +m and -m of a channel; the Transformer handles invariants only and the read-out multiplies covariant
 features by its scalars. The stage is non-linear and exactly equivariant.
-`GlobalFrame`: the paper's reading. Components in the lab frame go in, components come out; what
-equivariance there is, is learned from rotated copies.
+`globalframe.GlobalFrame`: the paper's reading.
 """
 
-from collections.abc import Callable
 from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from ase_hybridham.model.config import Stage2Config
-from ase_hybridham.model.edgeframes import Chunk
+from ase_hybridham.model.edgeframes import Chunk, EdgeFrames
 from ase_hybridham.model.equivariant import Stage1Output
-from ase_hybridham.model.graph import PairGraph, turn_components
+from ase_hybridham.model.graph import PairGraph
 from ase_hybridham.model.layout import FeatureLayout
 from ase_hybridham.model.linear import DegreeLinear, OrderLinear, RowTypes, by_type, row_types
 from ase_hybridham.model.pairrows import joined, run
@@ -25,7 +23,7 @@ from ase_hybridham.model.transformer import GroupInputs, Part
 from ase_hybridham.model.vocabulary import Vocabulary
 from ase_hybridham.symmetry import reverse_sign
 
-__all__ = ["EdgeFrame", "Frame", "GlobalFrame"]
+__all__ = ["EdgeFrame", "Frame", "last_more", "zero_linear"]
 
 EPS = 1e-8
 
@@ -140,7 +138,7 @@ class _GatedMap(nn.Module):
         self.squeeze, self.expand, self.channels = squeeze, expand, channels
         self.gate = nn.Linear(width, channels * (1 + max(runs)))
         self.register_buffer("runs", torch.tensor(runs), persistent=False)
-        self.invariant = _zero_linear(width, n_invariant)
+        self.invariant = zero_linear(width, n_invariant)
 
     def forward(self, rows: list[Tensor]) -> Tensor:
         *features, hidden = rows
@@ -167,7 +165,7 @@ def _node_map(layout: FeatureLayout, multiplicities: tuple[int, ...], width: int
     return _GatedMap(squeeze, expand, runs, channels, width, multiplicities[0])
 
 
-def _zero_linear(n_in: int, n_out: int) -> nn.Linear:
+def zero_linear(n_in: int, n_out: int) -> nn.Linear:
     """A linear map that starts at zero."""
     linear = nn.Linear(n_in, n_out)
     nn.init.zeros_(linear.weight)
@@ -175,18 +173,7 @@ def _zero_linear(n_in: int, n_out: int) -> nn.Linear:
     return linear
 
 
-class _PlainMap(nn.Module):
-    """A linear map that starts at zero: what the global frame reads out."""
-
-    def __init__(self, width: int, n_out: int) -> None:
-        super().__init__()
-        self.linear = _zero_linear(width, n_out)
-
-    def forward(self, rows: list[Tensor]) -> Tensor:
-        return self.linear(rows[0])
-
-
-def _last_more(size: int, more: int, n: int) -> list[int]:
+def last_more(size: int, more: int, n: int) -> list[int]:
     """So many sizes, the last one larger by `more`."""
     return [size + more * (k == n - 1) for k in range(n)]
 
@@ -222,16 +209,71 @@ class Frame(nn.Module):
 
     def group(self, graph: PairGraph, output: Stage1Output, block: int, *, last: bool) -> GroupInputs:
         """Inputs of one group from the features after a block; the last one is told stage 1's output, too."""
+        nodes, edges = output.nodes[block], output.edges[block]
+        of_nodes, of_onsite = self.of_atoms(nodes, output.onsite[block])
+        if last:
+            species = row_types(graph.species, self.vocabulary.n_species)
+            of_onsite = [*of_onsite, self.of_onsite_output(output.node_out, species)]
+
+        def hoppings(chunk: Chunk) -> tuple[list[Part], list[Part]]:
+            told = self.of_hoppings(edges[chunk.edges], chunk.frames)
+            if last:
+                types = row_types(graph.element_pair[chunk.edges], self.vocabulary.n_pairs)
+                told = [*told, self.of_hopping_output(output.edge_out[chunk.edges], chunk.frames, types)]
+            if not self.invariant:
+                return told, []
+            turned = chunk.frames.into(nodes[chunk.nodes, self.layout.multiplicities[0] :], self.layout.turning)
+            as_i, as_j = self.of_ends(turned)
+            return told + as_i, as_j  # of the reverse hopping this atom is j
+
+        return GroupInputs(of_nodes, of_onsite, self.by_atoms(nodes), hoppings)
+
+    def of_atoms(self, nodes: Tensor, onsite: Tensor) -> tuple[list[Part], list[Part]]:
+        """What atoms and on-site pairs are told of their features."""
         raise NotImplementedError
 
-    def onsite_out(self, output: Stage1Output, hidden: Tensor, species: RowTypes) -> Tensor:
+    def by_atoms(self, nodes: Tensor) -> tuple[list[Part], list[Part]]:
+        """What atoms tell all their hoppings, as i and as j."""
+        return [], []
+
+    def of_hoppings(self, edges: Tensor, frames: EdgeFrames) -> list[Part]:
+        """What hoppings are told of their own features."""
+        raise NotImplementedError
+
+    def of_ends(self, turned: Tensor) -> tuple[list[Part], list[Part]]:
+        """What features l > 0 of an atom, in the frame of a hopping of which it is atom i, tell that and its reverse.
+
+        Only of a frame that is `invariant`.
+        """
+        raise NotImplementedError
+
+    def of_onsite_output(self, node_out: Tensor, species: RowTypes) -> Part:
+        """What on-site pairs are told of stage 1's output."""
+        raise NotImplementedError
+
+    def of_hopping_output(self, edge_out: Tensor, frames: EdgeFrames, types: RowTypes) -> Part:
+        """What hoppings are told of stage 1's output."""
+        raise NotImplementedError
+
+    def onsite_out(self, nodes: Tensor, onsite: Tensor, hidden: Tensor, species: RowTypes) -> Tensor:
         """Components of on-site blocks."""
         raise NotImplementedError
 
     def hopping_out(
-        self, graph: PairGraph, output: Stage1Output, chunks: list[Chunk]
-    ) -> Callable[[Chunk, Tensor, RowTypes], Tensor]:
-        """Components of the hoppings of a chunk as a function of it, their hidden rows and types."""
+        self, edges: Tensor, ends: tuple[Tensor, ...], hidden: Tensor, frames: EdgeFrames, types: RowTypes
+    ) -> Tensor:
+        """Components of hoppings.
+
+        Parameters
+        ----------
+        edges : Tensor, shape (n_hoppings, size)
+        ends : two Tensors of that shape
+            Features of atom i, and of atom j in the frame of the reverse hopping; none unless `invariant`.
+        hidden : Tensor, shape (n_hoppings, 2 width)
+            From the Transformer.
+        frames : EdgeFrames
+        types : RowTypes
+        """
         raise NotImplementedError
 
     def read_out(
@@ -260,13 +302,17 @@ class Frame(nn.Module):
         """
         species = row_types(graph.species, self.vocabulary.n_species)
         types = [row_types(graph.element_pair[chunk.edges], self.vocabulary.n_pairs) for chunk in chunks]
-        one = self.hopping_out(graph, output, chunks)
+        nodes, edges = output.nodes[-1], output.edges[-1]
+        of_i: Tensor | None = None
+        if self.invariant:
+            of_i = joined([chunk.frames.into(nodes[chunk.nodes], self.layout) for chunk in chunks])
 
         def of_chunk(chunk: Chunk, rows: Tensor, of_type: RowTypes) -> Tensor:
-            return one(chunk, self.edge_hidden(rows), of_type)
+            both = () if of_i is None else (of_i[chunk.edges], of_i.index_select(0, graph.reverse[chunk.edges]))
+            return self.hopping_out(edges[chunk.edges], both, self.edge_hidden(rows), chunk.frames, of_type)
 
         parts = [run(of_chunk, *each, again=again) for each in zip(chunks, hopping, types, strict=True)]
-        node, edge = self.onsite_out(output, self.node_hidden(onsite), species), joined(parts)
+        node, edge = self.onsite_out(nodes, output.onsite[-1], self.node_hidden(onsite), species), joined(parts)
         reverse = (edge.index_select(0, graph.reverse[chunk.edges]) for chunk in chunks)
         symmetrized = [self.readout.symmetrized("edge", *each) for each in zip(parts, reverse, types, strict=True)]
         return self.readout.symmetrized("node", node, node, species), joined(symmetrized)
@@ -286,8 +332,8 @@ class EdgeFrame(Frame):
         self.edge_output = _OutputInvariants(vocabulary, onsite=False)
         n, node, edge = config.n_groups - config.feature_shift, self.node_invariants.size, self.edge_invariants.size
         self.node_inputs = [node] * n
-        self.edge_inputs = _last_more(3 * edge, self.edge_output.size, n)
-        self.onsite_inputs = _last_more(2 * node, self.node_output.size, n)
+        self.edge_inputs = last_more(3 * edge, self.edge_output.size, n)
+        self.onsite_inputs = last_more(2 * node, self.node_output.size, n)
         flips = reverse_sign(layout.lmax)
         sign = [flips[l][l] for l in layout.turning.channel_degree]
         self.register_buffer("partner_sign", torch.tensor(sign, dtype=torch.float64), persistent=False)
@@ -299,107 +345,42 @@ class EdgeFrame(Frame):
             [_edge_map(layout, t.counts, width, channels) for t in vocabulary.targets],
         )
 
-    def group(self, graph: PairGraph, output: Stage1Output, block: int, *, last: bool) -> GroupInputs:
-        """Invariants of the features of atoms, of the pairs, of both atoms in the frame of the pair."""
-        nodes, edges, onsite = output.nodes[block], output.edges[block], output.onsite[block]
-        of_atoms, of_pairs, n_scalars = self.node_invariants, self.edge_invariants, self.layout.multiplicities[0]
-        own, i, j, out = (k * of_pairs.size for k in range(4))  # first columns
-        of_onsite = [*of_atoms.parts(0, onsite), *of_atoms.parts(of_atoms.size, nodes)]
-        if last:
-            species = row_types(graph.species, self.vocabulary.n_species)
-            of_onsite.append((2 * of_atoms.size, self.node_output(output.node_out, species)))
+    def of_atoms(self, nodes: Tensor, onsite: Tensor) -> tuple[list[Part], list[Part]]:
+        """Invariants."""
+        of_atoms = self.node_invariants
+        return of_atoms.parts(0, nodes), [*of_atoms.parts(0, onsite), *of_atoms.parts(of_atoms.size, nodes)]
 
-        def hoppings(chunk: Chunk) -> tuple[list[Part], list[Part]]:
-            # scalars look the same in every frame and are told once per atom
-            turning = nodes[chunk.nodes, n_scalars:]
-            plain, norms = self.turned_invariants(chunk.frames.into(turning, self.layout.turning))
-            told = of_pairs.parts(own, edges[chunk.edges])
-            told += [(i + n_scalars, plain), (i + of_pairs.n_plain, norms)]
-            if last:
-                types = row_types(graph.element_pair[chunk.edges], self.vocabulary.n_pairs)
-                told.append((out, self.edge_output(output.edge_out[chunk.edges], types)))
-            # of the reverse hopping this atom is j; m = 0 components differ by the sign (-1)^l
-            return told, [(j + n_scalars, plain * self.partner_sign), (j + of_pairs.n_plain, norms)]
+    def by_atoms(self, nodes: Tensor) -> tuple[list[Part], list[Part]]:
+        """Scalars, which look the same in every frame."""
+        size, scalars = self.edge_invariants.size, nodes[:, : self.layout.multiplicities[0]]
+        return [(size, scalars)], [(2 * size, scalars)]
 
-        scalars = nodes[:, :n_scalars]
-        return GroupInputs(of_atoms.parts(0, nodes), of_onsite, ([(i, scalars)], [(j, scalars)]), hoppings)
+    def of_hoppings(self, edges: Tensor, frames: EdgeFrames) -> list[Part]:
+        """Invariants; behind their columns are those of atom i, of atom j and of stage 1's output."""
+        return self.edge_invariants.parts(0, edges)
 
-    def onsite_out(self, output: Stage1Output, hidden: Tensor, species: RowTypes) -> Tensor:
+    def of_ends(self, turned: Tensor) -> tuple[list[Part], list[Part]]:
+        """Invariants; in the frame of the reverse hopping m = 0 components differ by the sign (-1)^l."""
+        of_pairs, n_scalars = self.edge_invariants, self.layout.multiplicities[0]
+        i, j = of_pairs.size, 2 * of_pairs.size
+        plain, norms = self.turned_invariants(turned)
+        as_i = [(i + n_scalars, plain), (i + of_pairs.n_plain, norms)]
+        return as_i, [(j + n_scalars, plain * self.partner_sign), (j + of_pairs.n_plain, norms)]
+
+    def of_onsite_output(self, node_out: Tensor, species: RowTypes) -> Part:
+        """Invariants."""
+        return 2 * self.node_invariants.size, self.node_output(node_out, species)
+
+    def of_hopping_output(self, edge_out: Tensor, frames: EdgeFrames, types: RowTypes) -> Part:
+        """Invariants."""
+        return 3 * self.edge_invariants.size, self.edge_output(edge_out, types)
+
+    def onsite_out(self, nodes: Tensor, onsite: Tensor, hidden: Tensor, species: RowTypes) -> Tensor:
         """Covariant features times scalars."""
-        return self.readout.place("node", [output.onsite[-1], output.nodes[-1], hidden], species)
+        return self.readout.place("node", [onsite, nodes, hidden], species)
 
     def hopping_out(
-        self, graph: PairGraph, output: Stage1Output, chunks: list[Chunk]
-    ) -> Callable[[Chunk, Tensor, RowTypes], Tensor]:
+        self, edges: Tensor, ends: tuple[Tensor, ...], hidden: Tensor, frames: EdgeFrames, types: RowTypes
+    ) -> Tensor:
         """Covariant features of the pair and of both atoms, times scalars."""
-        nodes, edges = output.nodes[-1], output.edges[-1]
-        of_i = joined([chunk.frames.into(nodes[chunk.nodes], self.layout) for chunk in chunks])
-
-        def one(chunk: Chunk, hidden: Tensor, types: RowTypes) -> Tensor:
-            of_j = of_i.index_select(0, graph.reverse[chunk.edges])
-            return self.readout.place("edge", [edges[chunk.edges], of_i[chunk.edges], of_j, hidden], types)
-
-        return one
-
-
-class GlobalFrame(Frame):
-    """Components of the lab frame in and out."""
-
-    invariant = False
-
-    def __init__(self, config: Stage2Config, layout: FeatureLayout, vocabulary: Vocabulary) -> None:
-        super().__init__(config, layout, vocabulary)
-        n = config.n_groups - config.feature_shift
-        self.node_inputs = [layout.size] * n
-        self.edge_inputs = _last_more(layout.size, vocabulary.size, n)
-        self.onsite_inputs = list(self.edge_inputs)
-        width = 2 * config.width
-        self.readout = Readout(
-            vocabulary,
-            [_PlainMap(width, vocabulary.size) for _ in range(vocabulary.n_species)],
-            [_PlainMap(width, vocabulary.size) for _ in range(vocabulary.n_pairs)],
-            ordered=False,
-        )
-
-    def group(self, graph: PairGraph, output: Stage1Output, block: int, *, last: bool) -> GroupInputs:
-        """Components of atoms, hoppings and on-site pairs in the lab."""
-        onsite: list[Part] = [(0, output.onsite[block])]
-        if last:
-            onsite.append((self.layout.size, output.node_out))
-
-        def hoppings(chunk: Chunk) -> tuple[list[Part], list[Part]]:
-            edge: list[Part] = [(0, chunk.frames.to_lab(output.edges[block][chunk.edges], self.layout))]
-            if last:
-                types = row_types(graph.element_pair[chunk.edges], self.vocabulary.n_pairs)
-                edge.append((self.layout.size, self._turn(output.edge_out[chunk.edges], chunk, types, back=True)))
-            return edge, []
-
-        return GroupInputs([(0, output.nodes[block])], onsite, ([], []), hoppings)
-
-    def onsite_out(self, output: Stage1Output, hidden: Tensor, species: RowTypes) -> Tensor:
-        """A linear map, without what the selection rule forbids."""
-        return self.readout.allowed("node", self.readout.place("node", [hidden], species), species)
-
-    def hopping_out(
-        self, graph: PairGraph, output: Stage1Output, chunks: list[Chunk]
-    ) -> Callable[[Chunk, Tensor, RowTypes], Tensor]:
-        """The same, turned into the frames of the edges."""
-
-        def one(chunk: Chunk, hidden: Tensor, types: RowTypes) -> Tensor:
-            rows = self._turn(self.readout.place("edge", [hidden], types), chunk, types, back=False)
-            return self.readout.allowed("edge", rows, types)
-
-        return one
-
-    def _turn(self, rows: Tensor, chunk: Chunk, types: RowTypes, *, back: bool) -> Tensor:
-        """Direct-sum components of every element pair between the lab and the frames of the edges."""
-        matrices = [rows.new_ones(len(rows), 1, 1), *chunk.frames.by_edge]
-
-        def one(t: int, index: Tensor | None) -> Tensor:
-            direct_sum = self.vocabulary.targets[t].direct_sum
-            picked = rows if index is None else rows[index]
-            frames_of = matrices if index is None else [matrix[index] for matrix in matrices]
-            turned = turn_components(picked[:, : direct_sum.size], direct_sum, frames_of, back=back)
-            return nn.functional.pad(turned, (0, rows.shape[1] - direct_sum.size))
-
-        return by_type(one, len(rows), types)
+        return self.readout.place("edge", [edges, *ends, hidden], types)

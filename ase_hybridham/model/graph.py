@@ -4,7 +4,7 @@ Edges are sorted by i. Every edge has its own frame, whose z axis is the edge; t
 frame, where the network works.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,14 @@ from ase_hybridham.model.vocabulary import Vocabulary
 from ase_hybridham.symmetry import AnyDirectSum, alignment_matrices
 from ase_hybridham.system import PairBlocks, PairList
 
-__all__ = ["PairGraph", "blocks_from_components", "components_of", "turn_components"]
+__all__ = [
+    "PairGraph",
+    "blocks_from_components",
+    "components_of",
+    "empty_operators",
+    "turn_components",
+    "write_hermitian",
+]
 
 
 class PairGraph(Data):
@@ -141,15 +148,59 @@ def blocks_from_components(
     nodes: Tensor, edges: Tensor, pairs: PairList, vocabulary: Vocabulary
 ) -> tuple[PairBlocks, ...]:
     """The operators of on-site components (lab) and hopping components (edge frames), eV: one, or up and down."""
-    components = torch.cat([nodes, edges]).detach().double().cpu()
-    frames = [torch.from_numpy(f) for f in alignment_matrices(pairs.vectors, vocabulary.lmax)]
-    groups: list[dict[tuple[int, int], NDArray]] = [{} for _ in range(vocabulary.n_operators)]
-    for elements, rows in pairs.element_groups.items():
-        direct_sum = vocabulary.direct_sum(elements)
-        picked = components[rows, : direct_sum.size]
-        lab = turn_components(picked, direct_sum, [frame[rows] for frame in frames], back=True)
+    operators = empty_operators(pairs, vocabulary)
+    for start, components in ((0, nodes), (pairs.n_atoms, edges)):
+        rows = np.arange(start, start + len(components))
+        for index, blocks in _lab_blocks(components, rows, pairs, vocabulary):
+            for operator, of_spin in zip(operators, blocks, strict=True):
+                operator.values[operator.index(index)] = of_spin
+    return operators
+
+
+def write_hermitian(
+    operators: Sequence[PairBlocks], components: Tensor, rows: NDArray[np.int64], vocabulary: Vocabulary
+) -> None:
+    """Write the blocks of components, as `blocks_from_components` takes them, of some pairs and of their reverse.
+
+    Exactly Hermitian: on-site blocks are replaced by their Hermitian part.
+    """
+    pairs = operators[0].pairs
+    for index, blocks in _lab_blocks(components, rows, pairs, vocabulary):
+        for operator, of_spin in zip(operators, blocks, strict=True):
+            adjoint = of_spin.conj().swapaxes(1, 2)
+            onsite = pairs.reverse[index] == index
+            if onsite.any():
+                of_spin = np.where(onsite[:, None, None], 0.5 * (of_spin + adjoint), of_spin)
+                adjoint = of_spin.conj().swapaxes(1, 2)
+            operator.values[operator.index(index)] = of_spin
+            operator.values[operator.index(pairs.reverse[index])] = adjoint
+
+
+def empty_operators(
+    pairs: PairList, vocabulary: Vocabulary, out: Sequence[NDArray] | None = None
+) -> tuple[PairBlocks, ...]:
+    """Operators of zeros, or over given arrays: as many as there are, of eV in double precision."""
+    spinor, n = vocabulary.spin == "spinor", vocabulary.n_operators
+    dtype = np.complex128 if spinor else np.float64
+    if out is None:
+        return tuple(PairBlocks.zeros(pairs, vocabulary.basis, spinor=spinor, dtype=dtype) for _ in range(n))
+    if len(out) != n or any(values.dtype != dtype for values in out):
+        got = ", ".join(str(values.dtype) for values in out)
+        raise ValueError(f"out: expected {n} array(s) of {np.dtype(dtype)}, got {got}")
+    return tuple(PairBlocks(pairs, vocabulary.basis, values, spinor) for values in out)
+
+
+def _lab_blocks(
+    components: Tensor, rows: NDArray[np.int64], pairs: PairList, vocabulary: Vocabulary
+) -> Iterator[tuple[NDArray[np.int64], list[NDArray]]]:
+    """Pairs of two elements with their blocks in the lab, (n, n_i, n_j) for every operator."""
+    elements = np.column_stack([pairs.numbers[pairs.i[rows]], pairs.numbers[pairs.j[rows]]])
+    kinds, kind = np.unique(elements, axis=0, return_inverse=True)
+    for t, (a, b) in enumerate(kinds.tolist()):
+        which = np.flatnonzero(kind.ravel() == t)
+        direct_sum, index = vocabulary.direct_sum((a, b)), rows[which]
+        picked = components[torch.from_numpy(which).to(components.device)].detach().double().cpu()
+        frames = [torch.from_numpy(f) for f in alignment_matrices(pairs.vectors[index], vocabulary.lmax)]
+        lab = turn_components(picked[:, : direct_sum.size], direct_sum, frames, back=True)
         blocks = direct_sum.to_blocks(lab.numpy())
-        for spin, group in enumerate(groups):
-            group[elements] = blocks[:, spin] if len(groups) > 1 else blocks
-    spinor = vocabulary.spin == "spinor"
-    return tuple(PairBlocks.from_groups(pairs, vocabulary.basis, group, spinor=spinor) for group in groups)
+        yield index, [blocks[:, spin] for spin in range(2)] if vocabulary.n_operators == 2 else [blocks]

@@ -91,11 +91,13 @@ class Readout(nn.Module):
 
     def symmetrized(self, kind: Kind, rows: Tensor, reverse: Tensor, types: RowTypes) -> Tensor:
         """Averages with the rows of the reverse pairs (exact; in the frames of the edges it costs no turns)."""
-        if not self.hermitian:
-            return rows
+        return 0.5 * (rows + self.mirrored(kind, reverse, types)) if self.hermitian else rows
+
+    def mirrored(self, kind: Kind, reverse: Tensor, types: RowTypes) -> Tensor:
+        """What the rows of the reverse pairs would be if all were Hermitian; `types` of the pairs, not the reverse."""
 
         def one(t: int, index: Tensor | None) -> Tensor:
             picked = reverse if index is None else reverse[index]
             return picked.index_select(1, self._get(kind, "partner", t)) * self._get(kind, "partner_sign", t)
 
-        return 0.5 * (rows + by_type(one, len(rows), types))
+        return by_type(one, len(reverse), types)

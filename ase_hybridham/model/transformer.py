@@ -200,6 +200,12 @@ class GraphTransformer(nn.Module):
         groups = zip(self.node_maps, self.edge_maps, self.onsite_maps, strict=True)
         return [tuple(cast(InputMap, linear) for linear in kinds) for kinds in groups]
 
+    @property
+    def groups(self) -> list[list[_Block]]:
+        """The blocks of every group."""
+        blocks, n = [cast(_Block, block) for block in self.blocks], self.config.n_blocks
+        return [blocks[start : start + n] for start in range(0, len(blocks), n)]
+
     def fit_inputs(self, examples: Iterable[tuple[PairGraph, list[tuple[Tensor, ...]]]], *, by_column: bool) -> None:
         """Set the statistics of what goes in, over graphs with the joined rows of every group.
 
@@ -239,21 +245,21 @@ class GraphTransformer(nn.Module):
         """
         c = self.config
         invariants = c.beta * self.invariants(graph)
-        biases = [self._bias(graph, pairs) for pairs in ranges]
+        biases = [self.bias(graph, pairs) for pairs in ranges]
         node = self.node_embedding(graph.species)
-        edges = [self._first(graph, pairs) for pairs in ranges]
-        for p in range(c.n_groups):
+        edges = [self.first(graph, pairs) for pairs in ranges]
+        for p, blocks in enumerate(self.groups):
             node = node + invariants
             if (k := p - c.n_groups + len(told)) >= 0:
                 node = node + c.alpha * self.node_maps[k](told[k].nodes)
                 rows = self._told(graph, ranges, told[k], k, again=again)
                 edges = [edge + c.lambda_ * row for edge, row in zip(edges, rows, strict=True)]
-            for block in self.blocks[p * c.n_blocks : (p + 1) * c.n_blocks]:
+            for block in blocks:
                 node, edges = block(ranges, node, edges, biases, again=again)
         onsite = joined([edge.index_select(0, pairs.onsite) for pairs, edge in zip(ranges, edges, strict=True)])
         return onsite, [edge.index_select(0, pairs.hopping) for pairs, edge in zip(ranges, edges, strict=True)]
 
-    def _bias(self, graph: PairGraph, pairs: PairRows) -> Tensor:
+    def bias(self, graph: PairGraph, pairs: PairRows) -> Tensor:
         """Logarithm of the weight of every pair in the softmax of its atom, (n_atoms, 1, pairs of an atom)."""
         hoppings = pairs.chunk.edges
         envelope = smooth_envelope(graph.distance[hoppings], self.pair_reach[graph.element_pair[hoppings]])
@@ -261,7 +267,7 @@ class GraphTransformer(nn.Module):
         bias = pairs.padded(pairs.merged(bias.new_zeros(len(pairs.onsite), 1), bias))
         return bias.masked_fill(pairs.missing[:, :, None], -torch.inf).transpose(1, 2)
 
-    def _first(self, graph: PairGraph, pairs: PairRows) -> Tensor:
+    def first(self, graph: PairGraph, pairs: PairRows) -> Tensor:
         """The rows of pairs before the first group."""
         atoms, hoppings = pairs.chunk.nodes, pairs.chunk.edges
         hopping = self.distance(self.gaussians(graph.distance[hoppings]))

@@ -204,10 +204,13 @@ class TestChunks:
     )
     def test_prediction(self, monkeypatch, options):
         cascade = cascade_with(**options)
-        whole = cascade.predict(pairs_of(ATOMS)).values
-        for n_edges in (1, 40):
-            monkeypatch.setattr("ase_hybridham.model.cascade.PREDICTION_EDGES", n_edges)
-            np.testing.assert_allclose(cascade.predict(pairs_of(ATOMS)).values, whole, atol=1e-10)
+        graph = graph_of(cascade, ATOMS)
+        with torch.no_grad():
+            whole = cascade(graph)
+            for n_edges in (1, 40):
+                monkeypatch.setattr("ase_hybridham.model.cascade.PREDICTION_EDGES", n_edges)
+                for found, expected in zip(cascade(graph), whole, strict=True):
+                    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
 
     @pytest.mark.parametrize("frame", ["edge", "global"])
     def test_gradient(self, frame):
