@@ -95,11 +95,11 @@ class SparseSolver:
         if processes < 1:
             raise ValueError(f"sparse solver: expected 1 process or more, got {processes}")
         self.engine, self.single, self.count, self.processes = engine, single, count, processes
-        self._known: tuple[LCAOSystem, SparseProblem] | None = None
+        self._known: list[tuple[LCAOSystem, SparseProblem]] = []  # the last one; shared by copies
 
     def around(self, center: float, window: float | None = None) -> "SparseSolver":
         """The same with a center, and a window, where it has none."""
-        other = copy(self)  # with what is known of the system
+        other = copy(self)
         other.center = center if self.center is None else self.center
         other.window = window if self.window is None else self.window
         return other
@@ -112,10 +112,12 @@ class SparseSolver:
         OverlapError, ValueError
             As `SparseProblem`.
         """
-        known = self._known
-        if known is None or known[0].hamiltonian is not system.hamiltonian or known[0].overlap is not system.overlap:
-            known = self._known = system, SparseProblem(system, self.engine, single=bool(self.single))
-        return known[1]
+        for known, problem in self._known:
+            if known.hamiltonian is system.hamiltonian and known.overlap is system.overlap:
+                return problem
+        self._known.clear()
+        self._known.append((system, SparseProblem(system, self.engine, single=bool(self.single))))
+        return self._known[0][1]
 
     def __call__(self, system: LCAOSystem, k_points: NDArray) -> Iterator[list[Solved]]:
         """See `Eigensolver`."""
@@ -169,7 +171,7 @@ class SparseSolver:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_known": None}  # what is known of a system takes more room than the system
+        return {**self.__dict__, "_known": []}  # what is known of a system takes more room than the system
 
     def wanted(self, n_orbitals: int) -> int:
         """States to look for at a k-point."""
