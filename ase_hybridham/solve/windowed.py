@@ -6,7 +6,6 @@ states below, and is the only one that fits from a few thousand orbitals on.
 
 import logging
 from collections.abc import Callable, Iterator
-from copy import copy
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -99,7 +98,8 @@ class SparseSolver:
 
     def around(self, center: float, window: float | None = None) -> "SparseSolver":
         """The same with a center, and a window, where it has none."""
-        other = copy(self)
+        other = SparseSolver()
+        other.__dict__.update(self.__dict__)  # what is known of the system is shared, which a copy by pickle leaves out
         other.center = center if self.center is None else self.center
         other.window = window if self.window is None else self.window
         return other
