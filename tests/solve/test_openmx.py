@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from ase_hybridham.io import read_openmx_band, read_system
-from ase_hybridham.solve import band_error, count_electrons, eigenvalues, fermi_level
+from ase_hybridham.solve import SparseSolver, band_error, bands, count_electrons, eigenvalues, fermi_level
+from ase_hybridham.solve.multifrontal import Multifrontal
+from ase_hybridham.solve.superlu import SuperLU
 
 SAMPLES = [
     "Bi_bismuthene_soc",
@@ -61,3 +63,12 @@ def test_bands_of_twisted_bilayers_are_those_openmx_printed(reference_data, tmp_
         archive.extractall(tmp_path, filter="data")
     # float32 data; higher up S is so nearly singular that its rounding shows
     assert largest_difference(tmp_path / sample, window=5) < 1e-5
+    system = read_system(tmp_path / sample / "deeph")
+    reference = read_openmx_band(tmp_path / sample / "openmx.Band")
+    for engine in (Multifrontal, SuperLU):
+        solver = SparseSolver(40, center=reference.fermi_level, engine=engine, count=False)
+        found = bands(system, reference.k_points[::6], solver=solver)
+        theirs = reference.eigenvalues[:, ::6, found.first_band : found.first_band + found.energies.shape[2]]
+        there = np.isfinite(found.energies)
+        assert there.sum() >= 40 * len(found.path.kpts)
+        np.testing.assert_allclose(found.energies[there], theirs[there], atol=1e-5)
