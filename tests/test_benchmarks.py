@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ase_hybridham.overlap import assembly
-from tests.benchmarks import overlap_speed, stage2_speed
+from tests.benchmarks import overlap_speed, stage2_speed, whole_job
 from tests.benchmarks.bilayers import twisted_bilayer
 from tests.benchmarks.costs import tensor_memory
 from tests.benchmarks.stage1_speed import QUICK, Report, compare, contestants, main
@@ -39,6 +39,13 @@ def test_quick_run_of_stage2_prints_every_section(capfd: pytest.CaptureFixture[s
     printed = capfd.readouterr().out
     assert "FAIL" not in printed
     for words in ("float64", "backward, Eq. 3-5", "stage 1, once", "frame global", "turning", "GEMM"):
+        assert words in printed
+
+
+def test_whole_job_tells_its_parts(capfd: pytest.CaptureFixture[str]) -> None:
+    assert whole_job.main(["--npoints", "2", "--states", "20"]) == 0
+    printed = capfd.readouterr().out
+    for words in ("28 atoms, 364 orbitals", "\nH  ", "H(k) and S(k)", "states, with", "0 states missing"):
         assert words in printed
 
 
