@@ -1,8 +1,10 @@
 """Both stages in a row: baseline Hamiltonian, correction, blocks."""
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -24,13 +26,21 @@ from ase_hybridham.model.streaming import ROWS, Correction, Features, Output
 from ase_hybridham.model.targets import TargetScale
 from ase_hybridham.model.transformer import GraphTransformer
 from ase_hybridham.model.vocabulary import Vocabulary
+from ase_hybridham.solve.memory import available_memory
 from ase_hybridham.system import Basis, PairBlocks, PairList
 from ase_hybridham.system.lcao import SpinKind
 
 __all__ = ["Cascade", "Domain", "Stage", "Stage2"]
 
+logger = logging.getLogger(__name__)
+
 Stage = Literal["mean", "stage1", "hybrid"]
 
+GB = 1e9
+WORTH_TELLING = 1 * GB
+FIXED = 0.2 * GB  # what passes take of a part
+SMALL = 60e3  # bytes of a pair, where there are few of them
+INDICES = 400  # bytes of a pair for its place among others, and what the search for it left
 ACCELERATED = 32  # times as many edges at a time as on a CPU
 
 
@@ -212,6 +222,7 @@ class Cascade(nn.Module):
         processes: Processes = ALONE,
         progress: bool = False,
         out: Sequence[NDArray] | None = None,
+        scratch: str | Path | None = None,
     ) -> tuple[PairBlocks, ...]:
         """The Hamiltonian on a pair list, eV: one operator, or up and down (collinear spin).
 
@@ -228,13 +239,21 @@ class Cascade(nn.Module):
             Show a bar on stderr.
         out : sequence of arrays, shape (n_values,), float64 or for spinors complex128
             Where to write the values of the operators: memory-mapped files, say.
+        scratch : str or Path, optional
+            Folder for temporary files that hold features of pairs instead of memory.
 
         Raises
         ------
         ValueError
             If `out` does not fit, there are more processes than atoms, or several for a network that is evaluated as a
-            whole.
+            whole; if memory does not suffice.
         """
+        need, free = self.memory(pairs, n_processes=processes.size, scratch=scratch is not None), available_memory()
+        need *= processes.n_local
+        if need > free:
+            raise ValueError(_too_large(need, free, pairs, scratch))
+        if need > WORTH_TELLING and not processes.rank:
+            logger.info("H of %d atoms takes %.1f GB of memory, %.1f are free", pairs.n_atoms, need / GB, free / GB)
         operators = () if processes.rank else empty_operators(pairs, self.vocabulary, out)
         if not pairs.n_atoms:
             return operators
@@ -247,7 +266,7 @@ class Cascade(nn.Module):
                 operator.values[:] = made.values
             return operators
         n_edges = PREDICTION_EDGES * (1 if self.device.type == "cpu" else ACCELERATED)
-        share = Share(pairs, self.vocabulary, self.lmax, self.scale1.node_mean, n_edges, processes)
+        share = Share(pairs, self.vocabulary, self.lmax, self.scale1.node_mean, n_edges, processes, scratch)
         onsite, hopping = self._in_parts(share, stage, progress=progress and not processes.rank)
         # of every undirected hopping the process writes that has the direction that comes first
         forward = np.flatnonzero(pairs.reverse > np.arange(len(pairs)))
@@ -262,6 +281,24 @@ class Cascade(nn.Module):
                     start += len(part)
         return operators
 
+    def memory(self, pairs: PairList, *, n_processes: int = 1, scratch: bool = False) -> int:
+        """Bytes that `hamiltonian` takes at its peak beside the network, about, with H, in the first process."""
+        number, n_edges = torch.finfo(self.dtype).bits // 8, pairs.n_hoppings / n_processes
+        fixed = min(FIXED, SMALL * n_edges)
+        orbitals = self.vocabulary.basis.sizes(pairs.numbers)
+        n_elements = int((orbitals[pairs.i] * orbitals[pairs.j]).sum())
+        values = self.vocabulary.n_operators * n_elements * (64 if self.vocabulary.spin == "spinor" else 8)
+        layouts = [edge for _, edge in self.stage1.layouts]
+        features = max(layout.size for layout in layouts) + self.vocabulary.size
+        frames = sum((2 * l + 1) ** 2 for l in range(1, self.lmax + 1))
+        if self.stage2 is not None:
+            features += self.stage2.transformer.config.width
+        if not self.streams:
+            return int(fixed + values + n_edges * number * (2 * frames + (len(layouts) + 3) * features))
+        kept = INDICES + number * max(layout.n_channels for layout in layouts)
+        kept += 0 if scratch else number * (features + frames)
+        return int(fixed + values + n_edges * kept)
+
     def _in_parts(self, share: Share, stage: Stage | None, *, progress: bool) -> tuple[Tensor, Tensor]:
         """Components in eV of the on-site pairs of a share, and of its undirected hoppings that come first here."""
         stage2 = self.stage2 if stage != "mean" and self._is_hybrid(stage) else None
@@ -271,7 +308,7 @@ class Cascade(nn.Module):
         outputs = []
         with tqdm(total=n_passes * len(share.parts), desc="H", leave=False, disable=hidden) as bar:
             if stage == "mean":
-                outputs.append((self.scale1, Output(share, self.stage1.readout, self.scale1.node_mean)))
+                outputs.append((self.scale1, Output(share, self.stage1.readout)))
             else:
                 correction = None
                 if stage2 is not None:
@@ -313,3 +350,11 @@ class Cascade(nn.Module):
         if stage == "hybrid" and self.stage2 is None:
             raise ValueError("stage: expected mean or stage1, as this network has no second stage; got 'hybrid'")
         return self.stage2 is not None and (stage == "hybrid" or (stage is None and self.hybrid))
+
+
+def _too_large(need: int, free: int, pairs: PairList, scratch: str | Path | None) -> str:
+    remedy = "" if scratch is not None else "give scratch= (--scratch), a folder for temporary files, or "
+    return (
+        f"H of {pairs.n_atoms} atoms: expected {need / GB:.1f} GB of free memory, got {free / GB:.1f}; "
+        f"{remedy}start processes on several machines (docs/large.md)"
+    )

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -29,6 +29,7 @@ from ase_hybridham.model.cascade import Cascade, Domain, Stage
 from ase_hybridham.model.config import ModelConfig
 from ase_hybridham.model.coverage import Coverage
 from ase_hybridham.model.gradient import block_derivatives
+from ase_hybridham.model.neighborhoods import ALONE, Processes
 from ase_hybridham.system import Basis, PairBlocks, PairList
 from ase_hybridham.system.lcao import PotentialReference, SpinKind
 
@@ -96,6 +97,10 @@ class TrainedModel:
         stage: Stage | None = None,
         *,
         hermitian: bool = True,
+        processes: Processes = ALONE,
+        progress: bool = False,
+        out: Sequence[NDArray] | None = None,
+        scratch: str | Path | None = None,
     ) -> tuple[PairBlocks, ...]:
         """H in eV of a structure, as `LCAOSystem` takes it: one operator, or up and down.
 
@@ -108,14 +113,21 @@ class TrainedModel:
             The hybrid if stage 2 has been trained, else stage 1.
         hermitian : bool
             Exactly Hermitian (default), or as the network gives it: imported ones may give H that is not Hermitian.
+        processes, progress, out, scratch
+            As in `Cascade.hamiltonian`.
 
         Raises
         ------
         CheckpointError
             If the network does not know an element, or two elements that are neighbors here never were in training.
+        ValueError
+            As `Cascade.hamiltonian` does.
         """
-        operators = self.cascade.hamiltonian(self._known_pairs(atoms, pairs), stage)
-        return tuple(h.hermitian_part() for h in operators) if hermitian else operators
+        known = self._known_pairs(atoms, pairs)
+        operators = self.cascade.hamiltonian(
+            known, stage, processes=processes, progress=progress, out=out, scratch=scratch
+        )
+        return tuple(h.hermitian_part() for h in operators) if hermitian and not self.cascade.streams else operators
 
     def predict(
         self,

@@ -7,6 +7,8 @@ structure works on it. Parts follow each other in the order of atoms; a process 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +39,10 @@ class Processes(Protocol):
     def size(self) -> int:
         """How many there are."""
 
+    @property
+    def n_local(self) -> int:
+        """How many are on this machine."""
+
     def joined(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
         """The rows of all, of which each has so many, one process after the other."""
 
@@ -50,7 +56,7 @@ class Processes(Protocol):
 class _Alone:
     """One process."""
 
-    rank, size = 0, 1
+    rank, size, n_local = 0, 1, 1
 
     def joined(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
         return rows
@@ -75,8 +81,8 @@ class Neighborhood:
         Of these atoms, the own ones first.
     atoms : LongTensor
         What number each atom of the graph has in the structure.
-    mine : slice
-        The own atoms among those of the process.
+    mine, edges, rows : slices
+        The own atoms, their hoppings and all their pairs among those of the process.
     nodes : slice
         The own atoms among those of the structure.
     half : LongTensor, shape (n_hoppings,)
@@ -88,9 +94,15 @@ class Neighborhood:
     graph: PairGraph
     atoms: Tensor
     mine: slice
+    edges: slice
     nodes: slice
     half: Tensor
     forward: Tensor
+
+    @property
+    def rows(self) -> slice:
+        """See the class."""
+        return slice(self.mine.start + self.edges.start, self.mine.stop + self.edges.stop)
 
     @property
     def n_own(self) -> int:
@@ -107,7 +119,7 @@ class Neighborhood:
         alignments = [self.graph[f"align_{l}"] for l in range(1, lmax + 1)]
         return EdgeFrames(alignments, self.graph.edge_index[0], self.half, self.n_own)
 
-    def rows(self, lmax: int) -> PairRows:
+    def pair_rows(self, lmax: int) -> PairRows:
         """Of all pairs of the own atoms."""
         edges = slice(0, len(self.half))
         return PairRows(self.graph, Chunk(slice(0, self.n_own), edges, self.frames(lmax)))
@@ -140,6 +152,8 @@ class Share:
     n_edges : int
         Hoppings of a part, unless one atom has more.
     processes : Processes
+    scratch : str or Path, optional
+        Folder for files that hold what is large, instead of memory. They vanish with what they hold.
 
     Attributes
     ----------
@@ -148,6 +162,8 @@ class Share:
         Of this process.
     n_atoms, n_half : lists over processes of int
         Atoms, and hoppings that come before their reverse.
+    n_hoppings : int
+        Of this process.
     first : array of int, shape (n_first,)
         Undirected hoppings of which this process has a direction, by the number of the one that comes first.
     species : LongTensor, shape (N,)
@@ -160,9 +176,22 @@ class Share:
     """
 
     def __init__(
-        self, pairs: PairList, vocabulary: Vocabulary, lmax: int, like: Tensor, n_edges: int, processes: Processes
+        self,
+        pairs: PairList,
+        vocabulary: Vocabulary,
+        lmax: int,
+        like: Tensor,
+        n_edges: int,
+        processes: Processes,
+        scratch: str | Path | None = None,
     ) -> None:
-        self.pairs, self.vocabulary, self.processes, self.like = pairs, vocabulary, processes, like
+        self.pairs, self.vocabulary, self.processes, self.like, self.scratch = (
+            pairs,
+            vocabulary,
+            processes,
+            like,
+            scratch,
+        )
         size, number = processes.size, np.arange(pairs.n_hoppings)
         if size > pairs.n_atoms:
             raise ValueError(f"processes: expected at most one per atom, got {size} for {pairs.n_atoms} atoms")
@@ -180,10 +209,20 @@ class Share:
         own = slice(*bounds[processes.rank : processes.rank + 2])
         self.first, half = np.unique(np.minimum(number[own], reverse[own]), return_inverse=True)
         self._shared = self._shared_with_others(number, reverse, bounds)
+        self.n_hoppings = len(half)
+        alignments = [self.room(self.n_hoppings, (2 * l + 1) ** 2) for l in range(1, lmax + 1)]
         self.parts = [
-            self._part(slice(int(x), int(y)), slice(int(ends[x]), int(ends[y])), half, own.start, lmax)
+            self._part(slice(int(x), int(y)), slice(int(ends[x]), int(ends[y])), half, own.start, alignments)
             for x, y in pairwise(cuts[a : b + 1])
         ]
+
+    def room(self, n: int, width: int) -> Tensor:
+        """An array, shape (n, width), with any numbers in it."""
+        if self.scratch is None or not n * width:
+            return self.like.new_empty(n, width)
+        with NamedTemporaryFile(dir=self.scratch, prefix="hybridham-") as file:
+            flat = torch.from_file(file.name, shared=True, size=n * width, dtype=self.like.dtype)
+        return flat.view(n, width)
 
     def of_all(self, rows: Tensor) -> Tensor:
         """Rows of all atoms of the structure from those of this process."""
@@ -224,7 +263,7 @@ class Share:
             num_nodes=len(species),
         )
 
-    def _part(self, nodes: slice, edges: slice, half: NDArray, start: int, lmax: int) -> Neighborhood:
+    def _part(self, nodes: slice, edges: slice, half: NDArray, start: int, alignments: list[Tensor]) -> Neighborhood:
         rows = slice(edges.start + self.pairs.n_atoms, edges.stop + self.pairs.n_atoms)
         i, j, n_own = self.pairs.i[rows] - nodes.start, self.pairs.j[rows], nodes.stop - nodes.start
         outside = (j < nodes.start) | (j >= nodes.stop)
@@ -233,13 +272,15 @@ class Share:
         local[outside] = n_own + place
         atoms = torch.from_numpy(np.concatenate([np.arange(nodes.start, nodes.stop), others])).to(self.like.device)
         graph = self._graph(rows, self.species[atoms], np.stack([i, local]))
-        for l, matrices in enumerate(alignment_matrices(self.pairs.vectors[rows], lmax)[1:], start=1):
-            graph[f"align_{l}"] = torch.from_numpy(matrices).to(self.like)
-        half = half[edges.start - start : edges.stop - start]
+        of_share = slice(edges.start - start, edges.stop - start)
+        _, *matrices = alignment_matrices(self.pairs.vectors[rows], len(alignments))
+        for l, (room, made) in enumerate(zip(alignments, matrices, strict=True), start=1):
+            graph[f"align_{l}"] = room[of_share].view(made.shape).copy_(torch.from_numpy(made))
+        half = half[of_share]
         forward = self.first[half] == np.arange(edges.start, edges.stop)
         both = (torch.from_numpy(each).to(self.like.device) for each in (half, forward))
         mine = slice(nodes.start - self.atoms.start, nodes.stop - self.atoms.start)
-        return Neighborhood(graph, atoms, mine, nodes, *both)
+        return Neighborhood(graph, atoms, mine, of_share, nodes, *both)
 
     def _shared_with_others(
         self, number: NDArray, reverse: NDArray, bounds: NDArray

@@ -36,10 +36,10 @@ Tell = Callable[[int, Tensor, tuple[Tensor, Tensor], EdgeFrames], None]
 class Output:
     """Rows of the direct sum: of on-site pairs (n_atoms, size), and of the undirected hoppings of a share."""
 
-    def __init__(self, share: Share, readout: Readout, like: Tensor) -> None:
+    def __init__(self, share: Share, readout: Readout) -> None:
         self.share, self.readout = share, readout
-        self.hopping = like.new_zeros(len(share.first), readout.size)
-        self.onsite = like.new_zeros(share.atoms.stop - share.atoms.start, readout.size)
+        self.hopping = share.room(len(share.first), readout.size).zero_()
+        self.onsite = share.like.new_zeros(share.atoms.stop - share.atoms.start, readout.size)
 
     def add(self, part: Neighborhood, rows: Tensor) -> None:
         """Half of what a network says of the hoppings of a part; the other half comes with their reverse."""
@@ -72,7 +72,8 @@ class Features:
         Features of all atoms after the last block.
     onsite : Tensor, shape (n_atoms, size)
         Of the on-site pairs of the share.
-    edges : list over parts of tensors, shape (n_hoppings, size)
+    edges : Tensor, shape (n_hoppings, size)
+        Of the hoppings of the share.
     """
 
     def __init__(self, stage1: Stage1, share: Share, tick: Tick) -> None:
@@ -80,12 +81,12 @@ class Features:
         self.species = row_types(share.species[share.atoms], share.vocabulary.n_species)
         self.node = stage1.node_embedding(share.species)
         self.onsite = stage1.onsite_embedding(share.species[share.atoms])
-        self.edges = [stage1.edge_embedding(part.graph.distance) for part in share.parts]
+        self.edges = torch.cat([stage1.edge_embedding(part.graph.distance) for part in share.parts])
 
     def run(self, correction: "Correction | None") -> Output:
         """All blocks, of which a second stage is told where there is one, and the output."""
         stage1, summed = self.stage1, self._first_messages()
-        output = Output(self.share, stage1.readout, self.node)
+        output = Output(self.share, stage1.readout)
         for block, (layout, of_nodes, of_edges) in enumerate(stage1.blocks):
             rows = of_nodes.update(summed, self.node[self.share.atoms], self.onsite, self.species)
             self.node = self.share.of_all(_normed(of_nodes.norm, *rows))
@@ -105,8 +106,8 @@ class Features:
         (_, update, _), *_ = self.stage1.blocks
         summed = []
         message = self._messages(update.convolution, enveloped=True)
-        for part, edge in zip(self.share.parts, self.edges, strict=True):
-            frames = part.frames(self.stage1.lmax)
+        for part in self.share.parts:
+            frames, edge = part.frames(self.stage1.lmax), self.edges[part.edges]
             summed.append(frames.sum_out(message(part, edge[:, :0], edge[:, :0], edge), update.out))
             self.tick()
         return torch.cat(summed)
@@ -117,14 +118,16 @@ class Features:
         update, following = stage1.blocks[block][2], None
         if block + 1 < len(stage1.blocks):
             following = stage1.blocks[block + 1][1]
-        message = self._messages(update.convolution, enveloped=False)
+        edges, message = self.edges, self._messages(update.convolution, enveloped=False)
+        if edges.shape[1] != update.out.size:
+            self.edges = self.share.room(len(edges), update.out.size)
         next_message = None if following is None else self._messages(following.convolution, enveloped=True)
         for k, part in enumerate(self.share.parts):
             types = stage1.types(part.graph, slice(None))
             frames = part.frames(stage1.lmax)
             ends = part.ends_turned(frames, self.node[:, layout.multiplicities[0] :], layout.turning)
-            edge = update.hopping(message(part, *ends, self.edges[k]), self.edges[k], types)
-            self.edges[k] = edge
+            edge = update.hopping(message(part, *ends, edges[part.edges]), edges[part.edges], types)
+            self.edges[part.edges] = edge
             if tell is not None:
                 tell(k, edge, ends, frames)
             if following is not None and next_message is not None:
@@ -176,10 +179,12 @@ class Correction:
         self.transformer, self.frame, self.share, self.tick = transformer, frame, share, tick
         self.n_groups, self.shift = frame.config.n_groups, frame.config.feature_shift
         graphs = [part.graph for part in share.parts]
-        self.pairs = [part.rows(frame.layout.lmax) for part in share.parts]
+        self.pairs = [part.pair_rows(frame.layout.lmax) for part in share.parts]
         both = list(zip(graphs, self.pairs, strict=True))
         self.biases = [transformer.bias(*each) for each in both]
-        self.edges = [transformer.first(*each) for each in both]
+        self.edges = share.room(sum(len(pairs.i) for pairs in self.pairs), frame.config.width)  # and on-site pairs
+        for part, each in zip(share.parts, both, strict=True):
+            self.edges[part.rows] = transformer.first(*each)
         invariants = [transformer.invariants(part.graph)[: part.n_own] for part in share.parts]
         self.invariants = frame.config.beta * torch.cat(invariants)
         self.node = transformer.node_embedding(share.species)
@@ -227,15 +232,17 @@ class Correction:
                 told = frame.of_hopping_output(output.of(part), part.frames(frame.layout.lmax), self._types(part))
                 self._add(k, onsite[part.mine], edge_map([told], less_mean=False))
         self._run(self.n_groups - 1)
-        change = Output(share, frame.readout, output.hopping)
+        change = Output(share, frame.readout)
         for k, part in enumerate(share.parts):
             frames = part.frames(frame.layout.lmax)
             ends = part.ends_turned(frames, features.node, frame.layout) if frame.invariant else ()
-            hidden = frame.edge_hidden(self.edges[k].index_select(0, self.pairs[k].hopping))
-            change.add(part, frame.hopping_out(features.edges[k], ends, hidden, frames, self._types(part)))
+            hidden = frame.edge_hidden(self.edges[part.rows].index_select(0, self.pairs[k].hopping))
+            edge = features.edges[part.edges]
+            change.add(part, frame.hopping_out(edge, ends, hidden, frames, self._types(part)))
             self.tick()
-        both = zip(self.edges, self.pairs, strict=True)
-        hidden = frame.node_hidden(torch.cat([edge.index_select(0, pairs.onsite) for edge, pairs in both]))
+        both = zip(share.parts, self.pairs, strict=True)
+        onsite = torch.cat([self.edges[part.rows].index_select(0, pairs.onsite) for part, pairs in both])
+        hidden = frame.node_hidden(onsite)
         rows = frame.onsite_out(features.node[share.atoms], features.onsite, hidden, features.species)
         change.onsite = frame.readout.symmetrized("node", rows, rows, features.species)
         share.summed(change.hopping)
@@ -247,18 +254,19 @@ class Correction:
         self.node = share.of_all(self.node[share.atoms] + self.invariants + self.of_nodes)
         for block in self.transformer.groups[group]:
             mixed = []
-            for part, pairs, edge, bias in zip(share.parts, self.pairs, self.edges, self.biases, strict=True):
-                mixed.append(block.attend(pairs, self.node[part.atoms], edge, bias))
+            for part, pairs, bias in zip(share.parts, self.pairs, self.biases, strict=True):
+                mixed.append(block.attend(pairs, self.node[part.atoms], self.edges[part.rows], bias))
                 self.tick()
             self.node = share.of_all(block.nodes(self.node[share.atoms], torch.cat(mixed)))
             of_i, of_j = block.ends(self.node)
-            for k, part in enumerate(share.parts):
-                self.edges[k] = block.update(self.pairs[k], of_i[part.atoms], of_j[part.atoms], self.edges[k])
+            for part, pairs in zip(share.parts, self.pairs, strict=True):
+                edge = self.edges[part.rows]
+                edge.copy_(block.update(pairs, of_i[part.atoms], of_j[part.atoms], edge))
 
     def _add(self, k: int, onsite: Tensor, hoppings: Tensor) -> None:
         """What the pairs of a part are told."""
         rows = self.pairs[k].merged(onsite, hoppings)
-        self.edges[k] = self.edges[k].add_(rows, alpha=self.frame.config.lambda_)
+        self.edges[self.share.parts[k].rows].add_(rows, alpha=self.frame.config.lambda_)
 
     def _types(self, part: Neighborhood) -> RowTypes:
         return row_types(part.graph.element_pair, self.share.vocabulary.n_pairs)

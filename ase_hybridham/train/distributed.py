@@ -1,8 +1,8 @@
-"""Several processes that train one network on shares of every batch, as `torchrun` starts them.
+"""Several processes that train one network on shares of every batch, or share a prediction, as `torchrun` starts them.
 
-Every process has the whole data set and the same weights. Of a batch it evaluates its own structures; what the network
-says of them goes to all, so that each has the loss of the whole batch, and with the gradients of its own share. Their
-sum is the gradient that one process would have, whatever the loss is.
+In training every process has the whole data set and the same weights. Of a batch it evaluates its own structures; what
+the network says of them goes to all, so that each has the loss of the whole batch, and with the gradients of its own
+share. Their sum is the gradient that one process would have, whatever the loss is.
 """
 
 import os
@@ -43,6 +43,11 @@ class Workers:
         """Whether this process is the one that writes."""
         return self.rank == 0
 
+    @property
+    def n_local(self) -> int:
+        """How many of the processes are on this machine."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.size > 1 else 1
+
     def share(self, weights: Sequence[int]) -> slice:
         """This process's part of things in a row, whose weights are about the same for all."""
         if self.size == 1:
@@ -59,6 +64,32 @@ class Workers:
         full[start : start + len(rows)] = rows.detach()
         dist.all_reduce(full)
         return torch.cat([full[:start], rows, full[start + len(rows) :]])
+
+    def joined(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        """The rows of all processes, of which each has so many, one process after the other."""
+        if self.size == 1:
+            return rows
+        parts = [rows.new_empty(count, *rows.shape[1:]) for count in counts]
+        for source, part in enumerate(parts):
+            dist.broadcast(part.copy_(rows) if source == self.rank else part, src=source)
+        return torch.cat(parts)
+
+    def add_up(self, rows: Tensor) -> Tensor:
+        """Sum over all processes, written over the rows."""
+        if self.size > 1:
+            dist.all_reduce(rows)
+        return rows
+
+    def collected(self, rows: Tensor, counts: Sequence[int]) -> Iterator[Tensor]:
+        """On the first process the rows of each, one after the other; must be run through on all."""
+        if not self.first:
+            dist.send(rows.contiguous(), dst=0)
+            return
+        yield rows
+        for source in range(1, self.size):
+            part = rows.new_empty(counts[source], *rows.shape[1:])
+            dist.recv(part, src=source)
+            yield part
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace gradients by their sums over all processes; one that is missing counts as 0."""

@@ -23,7 +23,7 @@ class Threads:
     """Processes that are threads."""
 
     def __init__(self, rank: int, barrier: threading.Barrier, slots: list) -> None:
-        self.rank, self.size, self.barrier, self.slots = rank, len(slots), barrier, slots
+        self.rank, self.size, self.n_local, self.barrier, self.slots = rank, len(slots), 1, barrier, slots
 
     def exchange(self, rows: Tensor) -> list[Tensor]:
         self.slots[self.rank] = rows.clone()
@@ -151,6 +151,36 @@ def test_values_are_written_where_one_wants(tmp_path):
     assert np.array_equal(np.fromfile(tmp_path / "H"), expected.values)
     with pytest.raises(ValueError, match=r"out: expected 1 array\(s\) of float64, got float32"):
         cascade.hamiltonian(pairs, out=[values.astype(np.float32)])
+
+
+def test_features_in_files(tmp_path, monkeypatch):
+    """None of which is left."""
+    monkeypatch.setattr("ase_hybridham.model.cascade.PREDICTION_EDGES", 40)
+    cascade, pairs = network(), pairs_of(ATOMS)
+    (expected,), (found,) = cascade.hamiltonian(pairs), cascade.hamiltonian(pairs, scratch=tmp_path)
+    assert np.array_equal(found.values, expected.values)
+    assert not [*tmp_path.iterdir()]
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        cascade.hamiltonian(pairs, scratch=tmp_path / "nowhere")
+
+
+def test_refused_before_memory_is_taken(monkeypatch, caplog):
+    cascade, pairs = network(), pairs_of(ATOMS)
+    need, in_files, shared = (cascade.memory(pairs, **o) for o in ({}, {"scratch": True}, {"n_processes": 2}))
+    values = cascade.hamiltonian(pairs)[0].values.nbytes
+    assert values < in_files < need
+    assert values < shared < need
+    monkeypatch.setattr("ase_hybridham.model.cascade.available_memory", lambda: need - 1)
+    message = (
+        r"H of 7 atoms: expected 0\.0 GB of free memory, got 0\.0; give scratch= \(--scratch\), a folder .* or start"
+    )
+    with pytest.raises(ValueError, match=message):
+        cascade.hamiltonian(pairs)
+    monkeypatch.setattr("ase_hybridham.model.cascade.WORTH_TELLING", 0)
+    monkeypatch.setattr("ase_hybridham.model.cascade.available_memory", lambda: need)
+    with caplog.at_level("INFO", logger="ase_hybridham.model.cascade"):
+        cascade.hamiltonian(pairs)
+    assert caplog.messages == ["H of 7 atoms takes 0.0 GB of memory, 0.0 are free"]
 
 
 def test_norms_over_the_structure_need_one_process():
