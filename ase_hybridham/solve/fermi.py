@@ -29,6 +29,9 @@ __all__ = [
 # gives meshes that fold onto each other, as long as LAPACK takes seconds.
 MESH_DENSITIES = ((400, 16.0), (1000, 8.0))
 MESH_DENSITY = 5.0  # of still more orbitals
+# From so many points on, a mesh of a hexagonal cell comes near K, where bands touch; below it holds K. The level of a
+# bilayer twisted by 9.4 degrees (148 atoms) was 77 meV off with Gamma alone, 11 with 2 x 2 points, 1e-5 with 3 x 3.
+FINE = 6
 
 
 def k_mesh(
@@ -43,7 +46,8 @@ def k_mesh(
     size : array of int, shape (3,), optional
         Points along each axis; by default from `density`.
     density : float
-        Points per 1/angstrom (2 pi included, as in ASE).
+        Points per 1/angstrom (2 pi included, as in ASE). Coarse meshes of hexagonal cells are made finer until they hold
+        the corners K of the zone.
     time_reversal : bool
         Keep one of k and -k, with the weight of both.
 
@@ -56,11 +60,21 @@ def k_mesh(
         if not (np.isfinite(density) and density > 0):
             raise ValueError(f"k-points: expected a density > 0 per 1/angstrom, got {density}")
         mesh, _ = kpts2sizeandoffsets(density=density, gamma=True, atoms=atoms)
+        mesh = _with_corners(np.array(mesh), atoms)
     else:
         mesh = np.asarray(size)
         if mesh.shape != (3,) or (mesh < 1).any() or (mesh != np.rint(mesh)).any():
             raise ValueError(f"k-points: expected three positive integers, got {size}")
     return gamma_mesh(mesh, time_reversal=time_reversal)
+
+
+def _with_corners(mesh: NDArray[np.int64], atoms: Atoms) -> NDArray[np.int64]:
+    lengths, angles = atoms.cell.complete().lengths(), atoms.cell.complete().angles()
+    for a, b, angle in ((0, 1, angles[2]), (1, 2, angles[0]), (2, 0, angles[1])):
+        hexagonal = np.isclose(lengths[a], lengths[b], rtol=0.01) and min(abs(angle - 60), abs(angle - 120)) < 1
+        if hexagonal and atoms.pbc[a] and atoms.pbc[b] and mesh[a] < FINE:
+            mesh[[a, b]] = 3 * -(-mesh[a] // 3)
+    return mesh
 
 
 def gamma_mesh(size: ArrayLike, *, time_reversal: bool = True) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -123,6 +123,22 @@ def test_weights_that_do_not_belong_to_the_k_points_are_refused(make_graphene):
         fermi_level(make_graphene(-2.7, None), [[0, 0, 0], [0.5, 0, 0]], [1.0])
 
 
+@pytest.mark.parametrize("angle", [60.0, 120.0])
+def test_coarse_meshes_of_hexagonal_cells_hold_the_corners(angle):
+    for length in (100.0, 30.0, 17.0, 12.0, 4.0):
+        cell = Atoms("C", cell=[length, length, 20.0, 90.0, 90.0, angle], pbc=(True, True, False))
+        k, _ = k_mesh(cell, time_reversal=False)
+        corners = (
+            [[1 / 3, 1 / 3, 0.0], [2 / 3, 2 / 3, 0.0]] if angle == 120 else [[1 / 3, 2 / 3, 0.0], [2 / 3, 1 / 3, 0.0]]
+        )
+        for corner in corners:
+            off = k - corner
+            nearest = np.abs(off - np.rint(off)).max(axis=1).min()
+            assert nearest < 1e-12 or len(k) >= 36
+    square = Atoms("C", cell=[30.0, 30.0, 20.0], pbc=(True, True, False))
+    assert len(k_mesh(square, time_reversal=False)[0]) == 4
+
+
 @pytest.mark.parametrize("mesh", [(4, 4, 1), (5, 3, 2), (1, 1, 1)])
 def test_mesh_and_weights_sum_as_the_whole_mesh(mesh):
     k_points, weights = gamma_mesh(mesh)
