@@ -46,8 +46,8 @@ def k_mesh(
     size : array of int, shape (3,), optional
         Points along each axis; by default from `density`.
     density : float
-        Points per 1/angstrom (2 pi included, as in ASE). Coarse meshes of hexagonal cells are made finer until they hold
-        the corners K of the zone.
+        Points per 1/angstrom (2 pi included, as in ASE). Coarse meshes of hexagonal cells are made finer until they
+        hold the corners K of the zone.
     time_reversal : bool
         Keep one of k and -k, with the weight of both.
 
