@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigvalsh
+from tqdm import tqdm
 
 from ase_hybridham.solve.occupations import Smearing, find_fermi_level, spin_degeneracy
 from ase_hybridham.solve.sparse import Eigenpairs, Pencil
@@ -79,7 +80,8 @@ def _around_level(
     """States at all k-points, until those that are not known lie farther from the level than `reach` (eV)."""
     assert solver.center is not None
     problem, n = solver.problem(system), system.n_orbitals
-    known = list(solver.over(system, k_points, _near))
+    at_k = solver.over(system, k_points, _near)
+    known = list(tqdm(at_k, total=len(k_points), desc="k-points of the Fermi level", leave=False, disable=None))
     for _ in range(ROUNDS):
         energies, _, first = rectangle([[(some.energies, some.first) for some in of_spins] for of_spins in known])
         level = level_of(energies, first)
