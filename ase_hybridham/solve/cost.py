@@ -107,6 +107,8 @@ def sparse_cost(
     count: bool = True,
     real: bool = False,
     single: bool = False,
+    matrices: int = 0,
+    width: int = 16,
 ) -> Cost:
     """Of some states by a factorization, with block Lanczos.
 
@@ -120,29 +122,35 @@ def sparse_cost(
     n_k : int
         k-points, times the number of spins.
     count : bool
-        Two counts tell whether states are missing.
+        Two counts, in single precision, tell whether states are missing.
     real : bool
         At k-points where H(k) is real.
     single : bool
         Factorized in single precision, and refined.
+    matrices : int
+        Bytes of H(k) and S(k).
+    width : int
+        Bytes of an element of H - sigma S before its phase is multiplied.
     """
-    kind = ("f" if single else "d") if real else ("F" if single else "D")
-    unit, width = (2, 8) if real else (8, 16)  # operations of a product, bytes of a number
-    rate = gemm_rate("d" if real else "D")
-    n_vectors = _vectors(n_wanted)
-    factorizations = dissection.flops(not real) * (1 + 2 * (count and n_wanted > 0))
+    n_vectors, counts = _vectors(n_wanted), 2 * (count and n_wanted > 0)
+    unit, number = (2, 8) if real else (8, 16)  # operations of a product, bytes of a number
+    one = dissection.flops(not real)
     solutions = unit * 2 * dissection.n_kept * n_vectors * (1 + single)
     products = unit * n_entries * (n_vectors * (1 + single) + 3 * n_wanted)
     orthogonalization = unit * 2 * n * n_vectors**2
-    seconds = factorizations / (EFFICIENCY["f" if single else "d"] * gemm_rate(kind))
-    seconds += (solutions / SOLVE + products / PRODUCT + orthogonalization / ORTHOGONALIZE) / rate
-    seconds += ASSEMBLE * 2 * n_entries
-    # H, S and H - sigma S, once more in single precision; then either the fronts, or the vectors beside the factor
-    matrices = width * n_entries * (3 + 0.5 * single)
-    fronts = width * dissection.n_peak / (1 + single)
-    lanczos = width * (dissection.n_kept / (1 + single) + 2 * 1.25 * n * n_vectors)
-    flops = factorizations + solutions + products + orthogonalization
-    return Cost(n_k * flops, int(matrices + max(fronts, lanczos)), n_k * seconds)
+    rate, fast = (gemm_rate(kind) for kind in ("df" if real else "DF"))
+    seconds = {False: one / (EFFICIENCY["d"] * rate), True: one / (EFFICIENCY["f"] * fast)}
+    time = seconds[single] + counts * seconds[True]
+    time += (solutions / SOLVE + products / PRODUCT + orthogonalization / ORTHOGONALIZE) / rate
+    time += ASSEMBLE * 2 * n_entries
+    # H - sigma S beside the fronts; or the factor, vectors with room to grow and candidates; or the fronts of a count
+    shifted, half = width * n_entries * (1 + 0.5 * single), number // 2
+    vectors = number * n * (2 * 1.25 * n_vectors + 6 * n_wanted)
+    kept, peak = (some * number / (1 + single) for some in (dissection.n_kept, dissection.n_peak))
+    counting = width * n_entries * 2.5 + half * dissection.n_peak
+    worst = max(shifted + peak, shifted + kept + vectors, counting + vectors if counts else 0)
+    flops = (1 + counts) * one + solutions + products + orthogonalization
+    return Cost(n_k * flops, int(matrices + worst), n_k * time)
 
 
 def _vectors(n_wanted: int) -> int:

@@ -132,14 +132,21 @@ def _blas_threads(n: int) -> AbstractContextManager:
 
 def bloch_sums(system: LCAOSystem) -> tuple[list[BlochSum], BlochSum | None]:
     """Sums of the Hamiltonians and of S, checked; None for S where the basis is orthogonal. Errors as `eigenvalues`."""
+    hamiltonians, overlap = checked_operators(system)
+    return [BlochSum(h) for h in hamiltonians], None if overlap is None else BlochSum(overlap)
+
+
+def checked_operators(system: LCAOSystem) -> tuple[list[PairBlocks], PairBlocks | None]:
+    """Hermitian parts of the Hamiltonians and of S, a spinor if they are; errors and None as of `bloch_sums`."""
     if not system.hamiltonian:
         raise ValueError("system: expected a Hamiltonian, got only an overlap")
     if system.overlap is None and not system.basis.orthogonal:
         raise OverlapError("overlap: expected S, since the basis is not orthogonal, got none; read or compute it")
-    hamiltonians = [BlochSum(_checked(h, "Hamiltonian")) for h in system.hamiltonian]
+    hamiltonians = [_checked(h, "Hamiltonian") for h in system.hamiltonian]
     if system.overlap is None:
         return hamiltonians, None
-    return hamiltonians, BlochSum(_checked(system.overlap, "overlap"), spinor=system.spin == "spinor")
+    overlap = _checked(system.overlap, "overlap")
+    return hamiltonians, overlap.to_spinor() if system.spin == "spinor" else overlap
 
 
 def _checked(blocks: PairBlocks, name: str) -> PairBlocks:
@@ -154,7 +161,7 @@ def _checked(blocks: PairBlocks, name: str) -> PairBlocks:
     asymmetry = blocks.hermiticity_error()
     if asymmetry > ASYMMETRY:
         logger.warning("%s: differs from its adjoint by up to %.1e; its hermitian part is solved", name, asymmetry)
-    return blocks.hermitian_part()
+    return blocks.hermitian_part() if asymmetry else blocks
 
 
 def _failure(k: NDArray, error: LinAlgError, threshold: float) -> Exception:

@@ -28,7 +28,7 @@ from scipy.linalg import LinAlgError, ldl
 from scipy.linalg.blas import get_blas_funcs
 
 from ase_hybridham.solve.dissection import Dissection, Front, dissect
-from ase_hybridham.solve.pattern import Pattern
+from ase_hybridham.solve.pattern import BlockMatrix, Pattern
 
 __all__ = ["Multifrontal", "MultifrontalFactor"]
 
@@ -138,8 +138,8 @@ class Multifrontal:
         self._place = np.empty(pattern.n, dtype=np.int64)  # of each orbital in the order of elimination
         self._place[self._orbitals(order)] = np.arange(pattern.n)
 
-    def factor(self, data: NDArray) -> MultifrontalFactor:
-        """Factorizes the Hermitian matrix of an array of CSR data, in its precision: real or complex, single or double.
+    def factor(self, matrix: BlockMatrix) -> MultifrontalFactor:
+        """Factorizes a Hermitian matrix in its precision: real or complex, single or double.
 
         Raises
         ------
@@ -155,8 +155,8 @@ class Multifrontal:
             rows = np.concatenate([self._orbitals(front.own), self._orbitals(front.boundary)])
             local[rows] = np.arange(len(rows))
             bounds = np.concatenate([front.own_panels, front.n_own + front.boundary_panels[1:]])
-            panels = [np.zeros((b - a, len(rows) - a), dtype=data.dtype, order="F") for a, b in pairwise(bounds)]
-            self._add_elements(front, data, panels, bounds, local)
+            panels = [np.zeros((b - a, len(rows) - a), dtype=matrix.dtype, order="F") for a, b in pairwise(bounds)]
+            self._add_elements(front, matrix, panels, bounds, local)
             for child in front.children:
                 below = fronts[child]
                 _add_front(passed_on.pop(child), below, local[all_rows[child][below.n_own :]], panels, bounds)
@@ -164,7 +164,7 @@ class Multifrontal:
             all_rows.append(rows)
             all_panels.append([_eliminate(panels, bounds, p) for p in range(n_own_panels)])
             passed_on[number] = panels[n_own_panels:]
-        return MultifrontalFactor(all_rows, all_panels, data.dtype)
+        return MultifrontalFactor(all_rows, all_panels, matrix.dtype)
 
     def _orbitals(self, atoms: NDArray[np.int64]) -> NDArray[np.int64]:
         starts, sizes = self.pattern.starts[atoms], self.pattern.sizes[atoms]
@@ -172,7 +172,7 @@ class Multifrontal:
         return np.repeat(starts - skip, sizes) + np.arange(sizes.sum())
 
     def _add_elements(
-        self, front: Front, data: NDArray, panels: list[NDArray], bounds: NDArray, local: NDArray
+        self, front: Front, matrix: BlockMatrix, panels: list[NDArray], bounds: NDArray, local: NDArray
     ) -> None:
         """Rows of A of the own atoms, from the diagonal on; what is left of it was eliminated before."""
         for atom in front.own:
@@ -180,7 +180,7 @@ class Multifrontal:
             p = int(np.searchsorted(bounds, row, side="right")) - 1
             columns = self.pattern.columns(atom)
             later = np.flatnonzero(self._place[columns] >= self._place[self.pattern.starts[atom]])
-            block = self.pattern.rows(atom, data)[:, later]
+            block = matrix.rows(atom, later)
             first = row - bounds[p]
             panels[p][first : first + len(block), local[columns[later]] - bounds[p]] = block
 

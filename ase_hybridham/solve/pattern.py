@@ -1,7 +1,8 @@
-"""Where H(k) and S(k) may have elements other than zero: the same places for every k, spin and shift.
+"""Matrices whose elements other than zero come in blocks of atoms, the same for every k, spin and shift.
 
-A matrix over this pattern is one array of CSR data in the order of `BlochSum.indices`. All rows of one atom have the
-same columns: they are a dense block (orbitals of the atom) x (orbitals of its neighbors), side by side in memory.
+All rows of one atom have the same columns: they are a dense block (orbitals of the atom) x (orbitals of its neighbors),
+side by side in memory in the order of the CSR format. In a large cell two atoms meet in one periodic image only; then
+H(k) is H(R) with a phase for each column of an atom, and neither is multiplied out.
 """
 
 from dataclasses import dataclass
@@ -10,17 +11,17 @@ from itertools import pairwise
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from scipy.sparse import csr_array
 
-from ase_hybridham.solve.bloch import BlochSum
+from ase_hybridham.system import PairBlocks
 
-__all__ = ["Pattern"]
+__all__ = ["BlockMatrix", "Pattern"]
 
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
-    """The pattern of a Hermitian matrix made of blocks of atoms.
+    """Which atoms have a block.
 
     Parameters
     ----------
@@ -28,27 +29,37 @@ class Pattern:
         Rows of each atom: its orbitals, times two for spinors.
     coordinates : array, shape (n_atoms, 3)
         Any along which the structure can be cut; fractional ones of a crystal.
-    indices, indptr : arrays of int
-        Of the CSR format.
+    neighbors : array of int, shape (n_places,)
+        Atoms that atom 0, 1, ... have a block with, itself included, ascending for each.
+    ends : array of int, shape (n_atoms + 1,)
+        Where the neighbors of each atom begin and end.
     """
 
     sizes: NDArray[np.int64]
     coordinates: NDArray[np.float64]
-    indices: NDArray
-    indptr: NDArray
+    neighbors: NDArray[np.int64]
+    ends: NDArray[np.int64]
 
     @classmethod
-    def of(cls, bloch: BlochSum, atoms: Atoms) -> "Pattern":
-        """The pattern of a Bloch sum over the pairs of these atoms."""
+    def of(cls, blocks: PairBlocks, atoms: Atoms) -> "Pattern":
+        """The pattern of the Bloch sums over the pairs of these atoms."""
         cell = atoms.cell.complete()
         scaled = np.linalg.solve(cell.T, atoms.get_positions().T).T
         scaled[:, atoms.pbc] %= 1.0
-        return cls(bloch.blocks.orbitals, scaled, bloch.indices, bloch.indptr)
+        n_atoms = len(atoms)
+        connected = np.unique(blocks.pairs.i * n_atoms + blocks.pairs.j)
+        ends = np.searchsorted(connected, np.arange(n_atoms + 1) * n_atoms)
+        return cls(blocks.orbitals, scaled, connected % n_atoms if n_atoms else connected, ends)
 
     @property
     def n(self) -> int:
         """Rows of the matrix."""
         return int(self.starts[-1])
+
+    @property
+    def n_entries(self) -> int:
+        """Elements that may not be zero."""
+        return int(self.row_ends[-1])
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -56,36 +67,119 @@ class Pattern:
         return np.concatenate([[0], np.cumsum(self.sizes)])
 
     @cached_property
+    def column_ends(self) -> NDArray[np.int64]:
+        """Where the columns of each atom begin and end, if those of all stand one after the other."""
+        return np.concatenate([[0], np.cumsum(self.sizes[self.neighbors])])[self.ends]
+
+    @cached_property
+    def row_ends(self) -> NDArray[np.int64]:
+        """Where the rows of each atom begin and end in an array of all elements."""
+        return np.concatenate([[0], np.cumsum(self.sizes * np.diff(self.column_ends))])
+
+    @cached_property
+    def all_columns(self) -> NDArray[np.int64]:
+        """The columns of every atom, one after the other."""
+        sizes = self.sizes[self.neighbors]
+        skip = np.cumsum(sizes) - sizes
+        return np.repeat(self.starts[self.neighbors] - skip, sizes) + np.arange(sizes.sum())
+
+    @cached_property
     def graph(self) -> csr_array:
         """1 where two atoms have a block, shape (n_atoms, n_atoms), the diagonal included."""
         n_atoms = len(self.sizes)
-        is_first = np.zeros(self.n, dtype=bool)  # one orbital speaks for each neighbor
-        is_first[self.starts[:-1]] = True
-        atom = np.repeat(np.arange(n_atoms), self.sizes)
-        neighbors = [self.columns(i) for i in range(n_atoms)]
-        neighbors = [atom[columns[is_first[columns]]] for columns in neighbors]
-        ends = np.concatenate([[0], np.cumsum([len(some) for some in neighbors])])
-        j = np.concatenate(neighbors) if n_atoms else np.empty(0, dtype=np.int64)
-        return csr_array((np.ones(len(j)), j, ends), shape=(n_atoms, n_atoms))
+        return csr_array((np.ones(len(self.neighbors)), self.neighbors, self.ends), shape=(n_atoms, n_atoms))
 
-    def columns(self, atom: int) -> NDArray:
+    @cached_property
+    def indptr(self) -> NDArray:
+        """Of the CSR format."""
+        widths = np.repeat(np.diff(self.column_ends), self.sizes)
+        return np.concatenate([[0], np.cumsum(widths)]).astype(np.int32 if self.n_entries < 2**31 else np.int64)
+
+    @cached_property
+    def indices(self) -> NDArray:
+        """Of the CSR format."""
+        all_rows = [np.tile(self.columns(atom), size) for atom, size in enumerate(self.sizes)]
+        return np.concatenate([np.empty(0, dtype=np.int64), *all_rows]).astype(self.indptr.dtype)
+
+    def columns(self, atom: int) -> NDArray[np.int64]:
         """Columns of every row of an atom, shape (n_columns,)."""
-        row = self.starts[atom]
-        return self.indices[self.indptr[row] : self.indptr[row + 1]]
+        return self.all_columns[self.column_ends[atom] : self.column_ends[atom + 1]]
 
-    def rows(self, atom: int, data: NDArray) -> NDArray:
-        """The rows of an atom in an array of CSR data, a view of shape (orbitals, n_columns)."""
-        first, last = self.starts[atom], self.starts[atom + 1]
-        return data[self.indptr[first] : self.indptr[last]].reshape(self.sizes[atom], -1)
 
-    def matrix(self, data: NDArray) -> csr_array:
-        """The matrix of an array of CSR data, which is not copied."""
-        return csr_array((data, self.indices, self.indptr), shape=(self.n, self.n))
+@dataclass(frozen=True, eq=False)
+class BlockMatrix:
+    """A Hermitian matrix over a pattern.
 
-    def product(self, data: NDArray, x: NDArray) -> NDArray:
-        """The matrix times vectors, shape (n, n_columns); 8 take a third of the time of SciPy's sparse product."""
+    Parameters
+    ----------
+    pattern : Pattern
+    values : array, shape (n_entries,)
+        In the order of the CSR format.
+    phases : array, optional
+        Factors of the columns of each atom, in the order of `Pattern.all_columns`; 1 if not given.
+    """
+
+    pattern: Pattern
+    values: NDArray
+    phases: NDArray | None = None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the elements."""
+        return np.result_type(self.values) if self.phases is None else np.result_type(self.values, self.phases)
+
+    def rows(self, atom: int, some: NDArray | slice = slice(None)) -> NDArray:
+        """The rows of an atom in some of its columns, shape (orbitals, n_columns)."""
+        rows = self._rows(atom)[:, some]
+        return rows if self.phases is None else rows * self._phases(self.phases, atom)[some]
+
+    def data(self) -> NDArray:
+        """All elements in the order of the CSR format."""
+        if self.phases is None:
+            return self.values
+        out = BlockMatrix(self.pattern, np.empty(len(self.values), dtype=self.dtype))
+        for atom in range(len(self.pattern.sizes)):
+            np.multiply(self._rows(atom), self._phases(self.phases, atom), out=out._rows(atom))
+        return out.values
+
+    def csr(self) -> csr_array:
+        """The matrix as SciPy has it."""
+        n = self.pattern.n
+        return csr_array((self.data(), self.pattern.indices, self.pattern.indptr), shape=(n, n))
+
+    def minus(self, factor: float, other: "BlockMatrix") -> "BlockMatrix":
+        """This less a multiple of another one with the same phases."""
+        values = np.multiply(other.values, -factor, dtype=np.result_type(self.values, other.values))
+        values += self.values
+        return BlockMatrix(self.pattern, values, self.phases)
+
+    def astype(self, dtype: DTypeLike) -> "BlockMatrix":
+        """In another precision, that of a complex type for real values too."""
+        real = np.empty(0, dtype=dtype).real.dtype
+        values, phases = (
+            some if some is None else some.astype(dtype if np.iscomplexobj(some) else real)
+            for some in (self.values, self.phases)
+        )
+        assert values is not None
+        return BlockMatrix(self.pattern, values, phases)
+
+    def product(self, x: NDArray) -> NDArray:
+        """The matrix times vectors, shape (n, n_columns)."""
         x = np.ascontiguousarray(x)
-        out = np.empty(x.shape, dtype=np.result_type(data, x))
-        for atom, (a, b) in enumerate(pairwise(self.starts)):
-            np.matmul(self.rows(atom, data), x[self.columns(atom)], out=out[a:b])
+        out = np.empty(x.shape, dtype=np.result_type(self.dtype, x))
+        # real values times complex vectors: two columns instead of each, half the work
+        halves = np.isrealobj(self.values) and np.iscomplexobj(out)
+        target = out.view(out.real.dtype) if halves else out
+        for atom, (a, b) in enumerate(pairwise(self.pattern.starts)):
+            v = x[self.pattern.columns(atom)]
+            if self.phases is not None:
+                v = v * self._phases(self.phases, atom)[:, None]
+            np.matmul(self._rows(atom), v.astype(out.dtype, copy=False).view(target.dtype), out=target[a:b])
         return out
+
+    def _rows(self, atom: int) -> NDArray:
+        a, b = self.pattern.row_ends[atom], self.pattern.row_ends[atom + 1]
+        return self.values[a:b].reshape(self.pattern.sizes[atom], -1)
+
+    def _phases(self, phases: NDArray, atom: int) -> NDArray:
+        return phases[self.pattern.column_ends[atom] : self.pattern.column_ends[atom + 1]]

@@ -12,21 +12,22 @@ out.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgError
 
+from ase_hybridham.solve.assembly import Assembly
 from ase_hybridham.solve.bloch import check_k_points
 from ase_hybridham.solve.cost import Cost, sparse_cost
-from ase_hybridham.solve.dense import bloch_sums
+from ase_hybridham.solve.dense import checked_operators
 from ase_hybridham.solve.dissection import dissect
 from ase_hybridham.solve.lanczos import BlockLanczos, rayleigh_ritz
 from ase_hybridham.solve.multifrontal import Multifrontal
-from ase_hybridham.solve.pattern import Pattern
-from ase_hybridham.system import LCAOSystem
+from ase_hybridham.solve.pattern import BlockMatrix, Pattern
+from ase_hybridham.system import LCAOSystem, PairBlocks
 
 __all__ = ["Eigenpairs", "Engine", "Factor", "Factorized", "Pencil", "SparseProblem"]
 
@@ -56,14 +57,14 @@ class Factorized(Protocol):
         """Number of negative eigenvalues; None if the engine cannot tell."""
 
     def solve(self, b: NDArray) -> NDArray:
-        """A^-1 b, shape (n, n_columns), in the precision of the data."""
+        """A^-1 b, shape (n, n_columns), in the precision of the matrix."""
 
 
 class Engine(Protocol):
     """What factorizes Hermitian matrices of one pattern, which it has analyzed when it is made."""
 
-    def factor(self, data: NDArray) -> Factorized:
-        """Of CSR data, real or complex, single or double precision; LinAlgError if the matrix is singular."""
+    def factor(self, matrix: BlockMatrix) -> Factorized:
+        """Of a matrix real or complex, in single or double precision; LinAlgError if it is singular."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,16 +131,16 @@ class Factor:
     def __init__(self, pencil: "Pencil", sigma: float, *, single: bool = False) -> None:
         rng = np.random.default_rng(0)
         self._b = rng.normal(size=(pencil.pattern.n, 1))
+        self._engine = pencil.engine
         tries = [(sigma + move, single) for move in MOVES] + ([(sigma, False)] if single else [])
         for self.sigma, self.single in tries:
-            data = pencil.shifted(self.sigma)
-            self._product = partial(pencil.pattern.product, data)
+            self._factorized: Factorized | None = None
+            self._matrix = pencil.shifted(self.sigma)
             try:
-                self._factorized = pencil.engine.factor(data.astype(_single(data.dtype)) if self.single else data)
+                self.residual = self._test()
             except LinAlgError:
                 self.residual = np.inf
                 continue
-            self.residual = self._test(data.dtype)
             if self.residual < TRUSTED["f" if self.single else "d"]:
                 return
             logger.debug("factorization at %.9f eV: residual %.1e; sigma moves", self.sigma, self.residual)
@@ -151,25 +152,35 @@ class Factor:
     @cached_property
     def negative(self) -> int | None:
         """Number of states below sigma; None if the engine does not tell."""
-        return self._factorized.negative
+        return self._again().negative
+
+    def release(self) -> None:
+        """Frees the factorization, to make room for others; the next solution makes it once more."""
+        self._factorized = None
 
     def solve(self, b: NDArray) -> NDArray:
         """A^-1 b, in double precision, shape (n, n_columns)."""
         x = self._once(b)
-        return x + self._once(b - self._product(x)) if self.single else x
+        return x + self._once(b - self._matrix.product(x)) if self.single else x
+
+    def _again(self) -> Factorized:
+        if self._factorized is None:
+            matrix = self._matrix
+            self._factorized = self._engine.factor(matrix.astype(_single(matrix.dtype)) if self.single else matrix)
+        return self._factorized
 
     def _once(self, b: NDArray) -> NDArray:
         if not self.single:
-            return self._factorized.solve(b)
+            return self._again().solve(b)
         scale = np.abs(b).max(axis=0)
         scale[scale == 0] = 1.0
-        x = self._factorized.solve((b / scale).astype(_single(b.dtype)))
+        x = self._again().solve((b / scale).astype(_single(b.dtype)))
         return x.astype(b.dtype) * scale
 
-    def _test(self, dtype: np.dtype) -> float:
+    def _test(self) -> float:
         with np.errstate(all="ignore"):  # what is not a finite number fails the test
-            b = self._b.astype(dtype)
-            return float(np.linalg.norm(self._product(self._once(b)) - b) / np.linalg.norm(b))
+            b = self._b.astype(self._matrix.dtype)
+            return float(np.linalg.norm(self._matrix.product(self._once(b)) - b) / np.linalg.norm(b))
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,22 +190,25 @@ class Pencil:
     Parameters
     ----------
     engine : Engine
-    pattern : Pattern
-    h, s : arrays
-        CSR data over the pattern, both float64 or both complex128; eV, and 1.
+    h, s : BlockMatrix
+        In double precision, over one pattern and with the same phases; eV, and 1.
     single : bool
         Factorize in single precision, and refine.
     """
 
     engine: Engine
-    pattern: Pattern
-    h: NDArray
-    s: NDArray
+    h: BlockMatrix
+    s: BlockMatrix
     single: bool = False
 
-    def shifted(self, sigma: float) -> NDArray:
-        """Data of H - sigma S."""
-        return self.h - sigma * self.s
+    @property
+    def pattern(self) -> Pattern:
+        """Where the matrices have elements."""
+        return self.h.pattern
+
+    def shifted(self, sigma: float) -> BlockMatrix:
+        """H - sigma S."""
+        return self.h.minus(sigma, self.s)
 
     def factor(self, sigma: float) -> Factor:
         """H - sigma S, factorized."""
@@ -234,7 +248,7 @@ class Pencil:
                 "use the dense solver"
             )
         factor = self.factor(sigma)
-        lanczos = BlockLanczos(factor.solve, partial(self.pattern.product, self.s), n, self.h.dtype, block)
+        lanczos = BlockLanczos(factor.solve, self.s.product, n, self.h.dtype, block)
         most = min(n, MOST_VECTORS * (n_wanted + 2 * block))
         for again in (False, True):
             found = self._converged(lanczos, factor, n_wanted, block, tolerance, most, count)
@@ -261,12 +275,14 @@ class Pencil:
     ) -> Eigenpairs:
         candidates = n_wanted + block
         y = _converge(lanczos, candidates, tolerance, most)
-        h, s = (partial(self.pattern.product, data) for data in (self.h, self.s))
-        energies, vectors, residuals = rayleigh_ritz(h, s, lanczos.vectors(y))
+        energies, vectors, residuals = rayleigh_ritz(self.h.product, self.s.product, lanczos.vectors(y))
         low, high = _window(energies, factor.sigma, n_wanted)
         inside = (energies > low) & (energies < high)
         below = None if factor.negative is None else factor.negative - int((energies[inside] < factor.sigma).sum())
-        counted = self._count_between(low, high, energies, int(inside.sum())) if count else None
+        counted = None
+        if count:
+            factor.release()
+            counted = self._count_between(low, high, energies, int(inside.sum()))
         return Eigenpairs(
             energies[inside], vectors[:, inside], residuals[inside], (low, high), below, counted, lanczos.n_applied
         )
@@ -306,19 +322,19 @@ class SparseProblem:
     def __init__(
         self, system: LCAOSystem, engine: Callable[[Pattern], Engine] = Multifrontal, *, single: bool = False
     ) -> None:
-        self._h, self._s = bloch_sums(system)
-        self._is_real = not any(np.iscomplexobj(h.blocks.values) for h in self._h)
+        hamiltonians, overlap = checked_operators(system)
+        self.n_spins = len(hamiltonians)
         self.single = single
-        self.pattern = Pattern.of(self._h[0], system.atoms)
+        self.pattern = Pattern.of(hamiltonians[0], system.atoms)
         self.engine = engine(self.pattern)
+        self._is_real = not any(np.iscomplexobj(h.values) for h in hamiltonians)
+        self._assembly = Assembly(self.pattern, [*hamiltonians, _one(hamiltonians[0]) if overlap is None else overlap])
 
     def pencil(self, k_point: ArrayLike, spin: int = 0) -> Pencil:
         """H and S at a fractional k-point; real where k = -k modulo a reciprocal vector."""
-        k = check_k_points(np.asarray(k_point, dtype=float)[None])
-        h, s = self._h[spin].data(k)[0], self._s.data(k)[0] if self._s else self._identity()
-        if self._is_real and not np.any(2 * k % 1):
-            h, s = h.real.copy(), s.real.copy()
-        return Pencil(self.engine, self.pattern, h, s, self.single)
+        (k,) = check_k_points(np.asarray(k_point, dtype=float)[None])
+        *h, s = self._assembly.at(k, real=self._is_real and not np.any(2 * k % 1))
+        return Pencil(self.engine, h[spin], s, self.single)
 
     def cost(self, n_wanted: int, n_k: int = 1, *, count: bool = True, real: bool = False) -> Cost:
         """What states at some k-points cost, those of all spins, if the engine is the multifrontal one.
@@ -337,13 +353,19 @@ class SparseProblem:
             At k-points where H(k) is real.
         """
         dissection = self.engine.dissection if isinstance(self.engine, Multifrontal) else dissect(self.pattern)
-        n, n_entries, n_pencils = self.pattern.n, len(self.pattern.indices), n_k * len(self._h)
-        kind = {"real": real and self._is_real, "single": self.single}
-        return sparse_cost(dissection, n, n_entries, n_wanted, n_pencils, count=count, **kind)
+        n, n_entries, n_pencils = self.pattern.n, self.pattern.n_entries, n_k * self.n_spins
+        real = real and self._is_real
+        matrices, width = self._assembly.sizes(real=real)
+        options = {"count": count, "real": real, "single": self.single}
+        return sparse_cost(dissection, n, n_entries, n_wanted, n_pencils, **options, matrices=matrices, width=width)
 
-    def _identity(self) -> NDArray[np.complex128]:
-        rows = np.repeat(np.arange(self.pattern.n), np.diff(self.pattern.indptr))
-        return (rows == self.pattern.indices).astype(np.complex128)
+
+def _one(like: PairBlocks) -> PairBlocks:
+    """The overlap of an orthogonal basis."""
+    one = PairBlocks.zeros(like.pairs, like.basis, spinor=like.spinor)
+    for atom in range(like.pairs.n_atoms):  # their pairs with themselves come first
+        np.fill_diagonal(one.block(atom), 1.0)
+    return one
 
 
 def _single(dtype: np.dtype) -> np.dtype:

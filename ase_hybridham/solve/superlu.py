@@ -15,7 +15,7 @@ from scipy.sparse import csc_array
 from scipy.sparse.linalg import splu
 from threadpoolctl import threadpool_limits
 
-from ase_hybridham.solve.pattern import Pattern
+from ase_hybridham.solve.pattern import BlockMatrix, Pattern
 
 __all__ = ["SuperLU", "SuperLUFactor"]
 
@@ -66,13 +66,13 @@ class SuperLU:
     """
 
     def __init__(self, pattern: Pattern) -> None:
-        if len(pattern.indices) >= 2**31:
-            raise ValueError(f"superlu: expected less than 2^31 elements, got {len(pattern.indices)}; use multifrontal")
+        if pattern.n_entries >= 2**31:
+            raise ValueError(f"superlu: expected less than 2^31 elements, got {pattern.n_entries}; use multifrontal")
         self.pattern = pattern
         self._indices, self._indptr = (some.astype(np.intc, copy=False) for some in (pattern.indices, pattern.indptr))
 
-    def factor(self, data: NDArray) -> SuperLUFactor:
-        """Factorizes the Hermitian matrix of an array of CSR data.
+    def factor(self, matrix: BlockMatrix) -> SuperLUFactor:
+        """Factorizes a Hermitian matrix in its precision.
 
         Raises
         ------
@@ -81,10 +81,10 @@ class SuperLU:
         """
         n = self.pattern.n
         # what CSR calls rows CSC calls columns: the transpose, and of that the conjugate
-        matrix = csc_array((data.conj(), self._indices, self._indptr), shape=(n, n))
+        columns = csc_array((matrix.data().conj(), self._indices, self._indptr), shape=(n, n))
         options = {"permc_spec": "MMD_AT_PLUS_A", "diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
         try:
             with threadpool_limits(1, user_api="blas"):  # two threads on two busy cores took 30 times as long as one
-                return SuperLUFactor(splu(matrix, **options), data.dtype)
+                return SuperLUFactor(splu(columns, **options), matrix.dtype)
         except RuntimeError as error:
             raise LinAlgError(str(error)) from None

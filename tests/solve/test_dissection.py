@@ -7,17 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from ase_hybridham.solve import BlochSum
 from ase_hybridham.solve.dissection import Dissection, dissect
 from ase_hybridham.solve.pattern import Pattern
 from tests.solve.sparse_systems import nanoribbon
 
-K = [[0.1, 0.2, 0.3]]
-
 
 def pattern_of(graph: np.ndarray, sizes: np.ndarray, coordinates: np.ndarray) -> Pattern:
     """The pattern of a graph, its diagonal included."""
-    matrix = csr_array(np.repeat(np.repeat(graph | np.eye(len(graph), dtype=bool), sizes, axis=0), sizes, axis=1))
+    matrix = csr_array(graph | np.eye(len(graph), dtype=bool))
     return Pattern(sizes, coordinates, matrix.indices, matrix.indptr)
 
 
@@ -52,28 +49,10 @@ def check(pattern: Pattern, dissection: Dissection) -> None:
     assert dissection.n_entries <= dissection.n_kept <= dissection.n_peak
 
 
-def test_pattern_has_the_blocks_of_the_bloch_sum(make_system, crystal):
-    crystal.positions[2] += [0, 0, 50]  # unconnected
-    crystal.pbc = (True, True, False)
-    system = make_system(crystal)
-    bloch = BlochSum(system.hamiltonian[0])
-    pattern, data = Pattern.of(bloch, crystal), bloch.data(K)[0]
-    dense = pattern.matrix(data).toarray()
-    np.testing.assert_allclose(dense, bloch.dense(K)[0], atol=1e-14)
-    for atom, (a, b) in enumerate(zip(pattern.starts[:-1], pattern.starts[1:], strict=True)):
-        np.testing.assert_array_equal(pattern.rows(atom, data), dense[a:b, pattern.columns(atom)])
-    x = np.random.default_rng(0).normal(size=(pattern.n, 3))
-    for vectors in (x, np.asfortranarray(x + 1j)):
-        np.testing.assert_allclose(pattern.product(data, vectors), dense @ vectors, atol=1e-13)
-    blocks = np.abs(np.add.reduceat(np.add.reduceat(np.abs(dense), pattern.starts[:-1], 0), pattern.starts[:-1], 1))
-    np.testing.assert_array_equal(pattern.graph.toarray() > 0, blocks > 0)
-    assert pattern.graph.sum() < len(crystal) ** 2
-
-
 @pytest.mark.parametrize(("leaf", "panel"), [(1, 1), (30, 20), (120, 60), (10**6, 10**6)])
 def test_all_fill_of_a_long_cell_is_in_the_fronts(make_system, crystal, leaf, panel):
     many = crystal * (1, 1, 8)
-    pattern = Pattern.of(BlochSum(make_system(many).overlap), many)
+    pattern = Pattern.of(make_system(many).overlap, many)
     dissection = dissect(pattern, leaf=leaf, panel=panel)
     check(pattern, dissection)
     assert (len(dissection.fronts) == 1) == (leaf == 10**6)
@@ -92,7 +71,7 @@ def test_a_long_ribbon_costs_in_proportion_to_its_length(make_system):
     products = []
     for length in (40, 80):
         ribbon = nanoribbon(length)
-        pattern = Pattern.of(BlochSum(make_system(ribbon).overlap), ribbon)
+        pattern = Pattern.of(make_system(ribbon).overlap, ribbon)
         dissection = dissect(pattern, leaf=60)
         products.append(dissection.n_products)
         assert dissection.n_entries < 0.3 * pattern.n * (pattern.n + 1) / 2
@@ -105,7 +84,7 @@ def test_molecules_without_a_cell_and_pieces_that_do_not_touch(make_system):
         more = molecule("CS2")
         more.positions[:, 0] += shift
         atoms += more
-    pattern = Pattern.of(BlochSum(make_system(atoms).overlap), atoms)
+    pattern = Pattern.of(make_system(atoms).overlap, atoms)
     dissection = dissect(pattern, leaf=20)
     check(pattern, dissection)
     assert len(dissection.fronts) == 4
@@ -113,7 +92,7 @@ def test_molecules_without_a_cell_and_pieces_that_do_not_touch(make_system):
 
 
 def test_flops_of_real_numbers_are_a_quarter(make_system, crystal):
-    dissection = dissect(Pattern.of(BlochSum(make_system(crystal).overlap), crystal))
+    dissection = dissect(Pattern.of(make_system(crystal).overlap, crystal))
     n = dissection.fronts[0].n_own
     assert dissection.flops() == 4 * dissection.flops(is_complex=False)
     assert dissection.flops(is_complex=False) == pytest.approx(n**3 / 3, rel=0.01)
@@ -122,4 +101,4 @@ def test_flops_of_real_numbers_are_a_quarter(make_system, crystal):
 @pytest.mark.parametrize("option", ["leaf", "panel"])
 def test_sizes_of_no_orbital_are_refused(make_system, crystal, option):
     with pytest.raises(ValueError, match="expected leaf and panel of at least 1 orbital"):
-        dissect(Pattern.of(BlochSum(make_system(crystal).overlap), crystal), **{option: 0})
+        dissect(Pattern.of(make_system(crystal).overlap, crystal), **{option: 0})

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.linalg import eigh
 
-from ase_hybridham.solve import BlochSum
 from ase_hybridham.solve.dissection import Dissection, dissect
 from ase_hybridham.solve.multifrontal import Multifrontal
-from ase_hybridham.solve.pattern import Pattern
+from ase_hybridham.solve.pattern import BlockMatrix, Pattern
+from ase_hybridham.solve.sparse import SparseProblem
 from ase_hybridham.system import LCAOSystem
 from tests.solve.sparse_systems import nanoribbon, repeated
 
@@ -17,31 +17,26 @@ GENERAL, GAMMA = [[0.13, 0.27, 0.31]], [[0.0, 0.0, 0.0]]
 KINDS = ("float32", "float64", "complex64", "complex128")
 
 
-def operators(system: LCAOSystem, k=GENERAL) -> tuple[Pattern, np.ndarray, np.ndarray]:
+def operators(system: LCAOSystem, k=GENERAL) -> tuple[Pattern, BlockMatrix, BlockMatrix]:
     """Pattern, H(k) and S(k); real where they are."""
-    h = BlochSum(system.hamiltonian[0].hermitian_part())
-    s = BlochSum(system.overlap.hermitian_part(), spinor=system.spin == "spinor")
-    data = [operator.data(k)[0] for operator in (h, s)]
-    if k is GAMMA and system.spin != "spinor":
-        data = [some.real.copy() for some in data]
-    return Pattern.of(h, system.atoms), *data
+    pencil = SparseProblem(system).pencil(k[0])
+    return pencil.pattern, pencil.h, pencil.s
 
 
-def random_hermitian(pattern: Pattern, kind: str, seed: int) -> np.ndarray:
-    """Data of an indefinite matrix without a strong diagonal, so that pivots of two rows occur."""
+def random_hermitian(pattern: Pattern, kind: str, seed: int) -> BlockMatrix:
+    """An indefinite matrix without a strong diagonal, so that pivots of two rows occur."""
     rng = np.random.default_rng(seed)
-    dense = pattern.matrix(np.zeros(len(pattern.indices))).toarray()
-    dense = rng.normal(size=dense.shape) + 1j * rng.normal(size=dense.shape)
+    dense = rng.normal(size=(pattern.n, pattern.n)) + 1j * rng.normal(size=(pattern.n, pattern.n))
     dense = dense + dense.conj().T
     np.fill_diagonal(dense, 0.0)
     rows = np.repeat(np.arange(pattern.n), np.diff(pattern.indptr))
     data = dense[rows, pattern.indices]
-    return (data.real if kind.startswith("float") else data).astype(kind)
+    return BlockMatrix(pattern, (data.real if kind.startswith("float") else data).astype(kind))
 
 
 def long_cell(make_system, crystal) -> tuple[Pattern, Dissection]:
     many = crystal * (1, 1, 6)
-    pattern = Pattern.of(BlochSum(make_system(many).overlap), many)
+    pattern = Pattern.of(make_system(many).overlap, many)
     return pattern, dissect(pattern, leaf=30, panel=17)
 
 
@@ -55,7 +50,7 @@ def test_solutions_and_signs_of_random_matrices(make_system, crystal, kind):
         data = random_hermitian(pattern, kind, seed)
         factor = engine.factor(data)
         n_twos += sum(len(panel.twos) for front in factor.panels for panel in front)
-        dense = pattern.matrix(data).toarray().astype(np.result_type(kind, np.float64))
+        dense = data.csr().toarray().astype(np.result_type(kind, np.float64))
         values = np.linalg.eigvalsh(dense)
         assert factor.negative == (values < 0).sum()
         b = rng.normal(size=(pattern.n, 3)).astype(kind)
@@ -72,7 +67,7 @@ def test_solutions_and_signs_of_random_matrices(make_system, crystal, kind):
 def test_a_factor_does_not_depend_on_leaf_and_panel(make_system, crystal):
     pattern, _ = long_cell(make_system, crystal)
     data, b = random_hermitian(pattern, "complex128", 3), np.random.default_rng(1).normal(size=(pattern.n, 2))
-    expected = np.linalg.solve(pattern.matrix(data).toarray(), b)
+    expected = np.linalg.solve(data.csr().toarray(), b)
     negative = set()
     for leaf, panel in [(10, 1), (10, 9), (50, 1000), (10**6, 30), (10**6, 10**6)]:
         factor = Multifrontal(pattern, dissect(pattern, leaf=leaf, panel=panel)).factor(data)
@@ -89,11 +84,11 @@ def test_only_one_triangle_is_read_and_arguments_stay_as_they_are(make_system, c
     atom = np.repeat(np.arange(len(rank)), pattern.sizes)
     rows = np.repeat(np.arange(pattern.n), np.diff(pattern.indptr))
     earlier = rank[atom[pattern.indices]] < rank[atom[rows]]
-    spoilt = np.where(earlier, np.nan, data)
+    spoilt = np.where(earlier, np.nan, data.values)
     b = np.random.default_rng(0).normal(size=(pattern.n, 1))
     kept = spoilt.copy(), b.copy()
     engine = Multifrontal(pattern, dissection)
-    np.testing.assert_array_equal(engine.factor(spoilt).solve(b), engine.factor(data).solve(b))
+    np.testing.assert_array_equal(engine.factor(BlockMatrix(pattern, spoilt)).solve(b), engine.factor(data).solve(b))
     np.testing.assert_array_equal(spoilt, kept[0])
     np.testing.assert_array_equal(b, kept[1])
 
@@ -112,16 +107,17 @@ def test_counts_are_those_of_lapack(make_system, name, k):
     make, n_shifts = CELLS[name]
     system = make(make_system)
     pattern, h, s = operators(system, k)
-    values = eigh(pattern.matrix(h).toarray(), pattern.matrix(s).toarray(), eigvals_only=True)
+    values = eigh(h.csr().toarray(), s.csr().toarray(), eigvals_only=True)
     engine = Multifrontal(pattern, dissect(pattern, leaf=int(6 * pattern.sizes.max()), panel=60))
     assert len(engine.dissection.fronts) >= 3
     rng = np.random.default_rng(0)
     occupied = values[: len(values) // 2]
     shifts = np.concatenate([rng.uniform(occupied[0] - 1, occupied[-1], n_shifts - 5), rng.choice(occupied, 5) + 1e-6])
     for shift in shifts:
-        assert engine.factor(h - shift * s).negative == (values < shift).sum()
+        assert engine.factor(h.minus(shift, s)).negative == (values < shift).sum()
     safe = [shift for shift in shifts if np.abs(values - shift).min() > 1e-4][:10]
-    single = [engine.factor((h - shift * s).astype("complex64" if np.iscomplexobj(h) else "f4")) for shift in safe]
+    kind = "complex64" if h.dtype == "complex128" else "float32"
+    single = [engine.factor(h.minus(shift, s).astype(kind)) for shift in safe]
     assert [factor.negative for factor in single] == [(values < shift).sum() for shift in safe]
     assert len(safe) > 5
 
@@ -129,7 +125,7 @@ def test_counts_are_those_of_lapack(make_system, name, k):
 def test_peak_of_memory_is_what_the_dissection_tells():
     pattern, h, s = operators(repeated("Bi_bismuthene_soc", 1, 10, 1))
     dissection = dissect(pattern, leaf=200, panel=100)
-    engine, data = Multifrontal(pattern, dissection), h - 0.1 * s
+    engine, data = Multifrontal(pattern, dissection), h.minus(0.1, s)
     assert len(dissection.fronts) >= 7
     tracemalloc.start()
     try:
@@ -145,4 +141,4 @@ def test_peak_of_memory_is_what_the_dissection_tells():
 def test_a_singular_matrix_and_numbers_that_are_none_are_refused(make_system, crystal, value):
     pattern, dissection = long_cell(make_system, crystal)
     with pytest.raises(np.linalg.LinAlgError, match="pivot"):
-        Multifrontal(pattern, dissection).factor(np.full(len(pattern.indices), value))
+        Multifrontal(pattern, dissection).factor(BlockMatrix(pattern, np.full(pattern.n_entries, value)))
