@@ -104,6 +104,10 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
     solver : "auto", "dense", "sparse" or SparseSolver
         Who solves: LAPACK, which finds all states, or a solver of those near the Fermi level; "auto" takes the first up
         to 2500 orbitals. Of the second the eigenvalues are +inf and -inf where a state was not looked for.
+    scratch : str or Path, optional
+        Folder for temporary files that hold features of pairs instead of memory, of a model loaded from a file.
+    progress : bool, optional
+        Whether such a model shows a bar on stderr; by default if H takes more than a GB of memory.
     atoms : ase.Atoms, optional
         Atoms to attach to.
 
@@ -146,9 +150,11 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         charge: float = 0.0,
         overlap_threshold: float = PREDICTED_THRESHOLD,
         solver: Solver = "auto",
+        scratch: str | Path | None = None,
+        progress: bool | None = None,
         atoms: Atoms | None = None,
     ) -> None:
-        self.model = _load(model, device) if isinstance(model, (str, Path)) else model
+        self.model = _load(model, device, scratch, progress) if isinstance(model, (str, Path)) else model
         self.overlap = find_overlap(
             self.model.basis,
             overlap=overlap,
@@ -295,8 +301,8 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         return self._fill(system, *self._mesh_of(system))[1] if self._fermi_level is None else self._fermi_level
 
     def _bands(self, system: LCAOSystem, path: BandPath | NDArray, level: float) -> Bands:
-        threshold = self.parameters.overlap_threshold
-        return bands(system, path, reference=level, solver=self._solver_of(system), overlap_threshold=threshold)
+        options = {"solver": self._solver_of(system), "overlap_threshold": self.parameters.overlap_threshold}
+        return bands(system, path, reference=level, progress=True, **options)
 
     def _fill(self, system: LCAOSystem, k_points: NDArray, weights: NDArray) -> tuple[NDArray, float]:
         """Eigenvalues on the mesh and Fermi level; and with it the moment is known."""
@@ -356,10 +362,10 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         return None if neutral is None else neutral - self.parameters.charge
 
 
-def _load(model: str | Path, device: str) -> HamiltonianModel:
+def _load(model: str | Path, device: str, scratch: str | Path | None, progress: bool | None) -> HamiltonianModel:
     from ase_hybridham.model.checkpoint import load_model  # torch: seconds that a ready-made model does not need
 
-    return load_model(model, device=device)
+    return load_model(model, device=device, scratch=scratch, progress=progress)
 
 
 def _check_cell(atoms: Atoms) -> None:

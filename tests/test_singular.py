@@ -120,7 +120,7 @@ def test_predicted_H_asks_for_a_larger_threshold(tmp_path, monkeypatch, files):
     system = graphene(5e-5)
     append_systems("small.h5", [("graphene", system)])
     (tmp_path / "model.hham").touch()
-    monkeypatch.setattr(calculator, "_load", lambda name, device: Remembers(system))
+    monkeypatch.setattr(calculator, "_load", lambda *_: Remembers(system))
     options = ("--path", "GM", "--npoints", 3, "--json")
     status, text, _ = files("bands", "model.hham", "small.h5", *options, "--reference", "small.h5")
     assert status == 0

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ase_hybridham.model import TrainedModel
     from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList
+    from ase_hybridham.train.distributed import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +57,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stage", choices=["mean", "stage1", "hybrid"], help="default: all that has been trained")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument(
+        "--scratch",
+        type=Path,
+        metavar="DIR",
+        help="keep what the network knows of every pair in temporary files there instead of memory",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict, write, and tell what came out."""
+    """Predict, alone or as one of the processes that torchrun started."""
+    from ase_hybridham.train.distributed import workers
+
+    with workers(args.device) as processes:
+        if not processes.first:
+            logging.getLogger("ase_hybridham").setLevel(logging.ERROR)
+        return _run(args, processes)
+
+
+def _run(args: argparse.Namespace, processes: "Workers") -> int:
+    """Predict, write, and tell what came out; the last two in the first process."""
     from ase_hybridham.cli.source import load_structure
     from ase_hybridham.model import load_model
     from ase_hybridham.overlap_source import find_overlap
@@ -74,7 +91,10 @@ def run(args: argparse.Namespace) -> int:
     name = _name(args.structure)
     atoms, known = load_structure(args.structure)
     _check_output(output, args.format, name, atoms)
-    model = load_model(args.model, args.device)
+    if args.scratch is not None and not args.scratch.is_dir():
+        raise ValueError(f"--scratch {args.scratch}: expected a folder")
+    model = load_model(args.model, str(processes.device))
+    model.scratch, model.progress = args.scratch, True
     if args.stage == "hybrid" and not model.cascade.hybrid:
         raise ValueError(f"--stage hybrid: stage 2 of {args.model} is not trained; leave it out")
     if args.format == "deeph" and model.spin == "collinear":
@@ -85,17 +105,23 @@ def run(args: argparse.Namespace) -> int:
     )
     try:
         pairs = _pairs(args, source.basis, atoms, held)
-        overlap = source.of(atoms, pairs) if source.is_known else None
+        overlap = source.of(atoms, pairs) if source.is_known and processes.first else None
         began = time.perf_counter()
-        operators = model.hamiltonian(atoms, pairs, args.stage, hermitian=False)
+        operators = model.hamiltonian(atoms, pairs, args.stage, hermitian=False, processes=processes)
         seconds = time.perf_counter() - began
     except ValueError as error:
         raise ValueError(f"{args.structure}: {error}") from error
+    if not processes.first:
+        return 0
     if args.stage == "mean" and not any(h.values.any() for h in operators):
         raise ValueError(f"--stage mean: {args.model} knows no mean of a training set; leave it out")
-    asymmetry = max(h.hermiticity_error() for h in operators)
-    symmetrized = args.symmetrize or asymmetry <= ROUNDING * max(abs(h.values).max(initial=0.0) for h in operators)
-    hamiltonian = tuple(h.hermitian_part() for h in operators) if symmetrized else operators
+    asymmetry = 0.0 if model.cascade.streams else max(h.hermiticity_error() for h in operators)
+    symmetrized = (
+        args.symmetrize
+        or not asymmetry
+        or asymmetry <= ROUNDING * max(abs(h.values).max(initial=0.0) for h in operators)
+    )
+    hamiltonian = tuple(h.hermitian_part() for h in operators) if symmetrized and asymmetry else operators
     system = _system(args, model, atoms, hamiltonian, overlap)
     _write(system, output, args.format, name)
     result = {

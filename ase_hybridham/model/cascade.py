@@ -220,7 +220,7 @@ class Cascade(nn.Module):
         stage: Stage | None = None,
         *,
         processes: Processes = ALONE,
-        progress: bool = False,
+        progress: bool | None = False,
         out: Sequence[NDArray] | None = None,
         scratch: str | Path | None = None,
     ) -> tuple[PairBlocks, ...]:
@@ -235,8 +235,8 @@ class Cascade(nn.Module):
             As in `forward`.
         processes : Processes
             Share the work; the first has the result, and the others an empty tuple.
-        progress : bool
-            Show a bar on stderr.
+        progress : bool, optional
+            Show a bar on stderr; None: if it takes more than a GB of memory.
         out : sequence of arrays, shape (n_values,), float64 or for spinors complex128
             Where to write the values of the operators: memory-mapped files, say.
         scratch : str or Path, optional
@@ -250,6 +250,7 @@ class Cascade(nn.Module):
         """
         need, free = self.memory(pairs, n_processes=processes.size, scratch=scratch is not None), available_memory()
         need *= processes.n_local
+        progress = (need > WORTH_TELLING if progress is None else progress) and not processes.rank
         if need > free:
             raise ValueError(_too_large(need, free, pairs, scratch))
         if need > WORTH_TELLING and not processes.rank:
@@ -267,7 +268,7 @@ class Cascade(nn.Module):
             return operators
         n_edges = PREDICTION_EDGES * (1 if self.device.type == "cpu" else ACCELERATED)
         share = Share(pairs, self.vocabulary, self.lmax, self.scale1.node_mean, n_edges, processes, scratch)
-        onsite, hopping = self._in_parts(share, stage, progress=progress and not processes.rank)
+        onsite, hopping = self._in_parts(share, stage, progress=progress)
         # of every undirected hopping the process writes that has the direction that comes first
         forward = np.flatnonzero(pairs.reverse > np.arange(len(pairs)))
         for numbers, rows, counts in (

@@ -71,6 +71,10 @@ class TrainedModel:
         Errors on the validation and test sets, as training found them.
     card : ModelCard, optional
         Of a model for other people.
+    scratch : str or Path, optional
+        Folder for temporary files that hold what a prediction else keeps in memory of every pair.
+    progress : bool, optional
+        Whether predictions show a bar on stderr; by default those that take more than a GB of memory.
     """
 
     cascade: Cascade
@@ -78,6 +82,8 @@ class TrainedModel:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     card: ModelCard | None = None
+    scratch: str | Path | None = None
+    progress: bool | None = None
     _warned: bool = field(default=False, init=False, repr=False, compare=False)
 
     @property
@@ -98,9 +104,7 @@ class TrainedModel:
         *,
         hermitian: bool = True,
         processes: Processes = ALONE,
-        progress: bool = False,
         out: Sequence[NDArray] | None = None,
-        scratch: str | Path | None = None,
     ) -> tuple[PairBlocks, ...]:
         """H in eV of a structure, as `LCAOSystem` takes it: one operator, or up and down.
 
@@ -113,7 +117,7 @@ class TrainedModel:
             The hybrid if stage 2 has been trained, else stage 1.
         hermitian : bool
             Exactly Hermitian (default), or as the network gives it: imported ones may give H that is not Hermitian.
-        processes, progress, out, scratch
+        processes, out
             As in `Cascade.hamiltonian`.
 
         Raises
@@ -125,7 +129,7 @@ class TrainedModel:
         """
         known = self._known_pairs(atoms, pairs)
         operators = self.cascade.hamiltonian(
-            known, stage, processes=processes, progress=progress, out=out, scratch=scratch
+            known, stage, processes=processes, out=out, scratch=self.scratch, progress=self.progress
         )
         return tuple(h.hermitian_part() for h in operators) if hermitian and not self.cascade.streams else operators
 
@@ -398,7 +402,14 @@ def select_device(device: str) -> torch.device:
         raise ValueError(f"device: expected auto, cpu or an available accelerator, got {device!r}") from error
 
 
-def load_model(path: str | Path, device: str = "auto", dtype: str = "float64") -> TrainedModel:
+def load_model(
+    path: str | Path,
+    device: str = "auto",
+    dtype: str = "float64",
+    *,
+    scratch: str | Path | None = None,
+    progress: bool | None = None,
+) -> TrainedModel:
     """A trained network, ready to predict.
 
     Parameters
@@ -409,6 +420,8 @@ def load_model(path: str | Path, device: str = "auto", dtype: str = "float64") -
         "auto", "cpu", "cuda", ...
     dtype : str
         "float64" (default: eigenvalues of a nearly singular S feel single precision) or "float32".
+    scratch, progress
+        As in `TrainedModel`.
 
     Raises
     ------
@@ -436,7 +449,9 @@ def load_model(path: str | Path, device: str = "auto", dtype: str = "float64") -
                 raise ValueError(f"{name} is not finite")
         provenance, metrics = dict(metadata["provenance"]), dict(metadata["metrics"])
         card = ModelCard(**metadata["card"]) if metadata.get("card") else None
-        model = TrainedModel(cascade, metadata["potential_reference"], provenance, metrics, card)
+        model = TrainedModel(
+            cascade, metadata["potential_reference"], provenance, metrics, card, scratch=scratch, progress=progress
+        )
         same = np.allclose(_probe(cascade), metadata["probe"], rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE)
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:200]

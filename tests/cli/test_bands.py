@@ -54,7 +54,7 @@ class Remembers:
 def model(monkeypatch, graphene, tmp_path):
     """A checkpoint, whose model is 0.3 eV too high."""
     (tmp_path / "model.hham").touch()
-    monkeypatch.setattr(calculator, "_load", lambda name, device: Remembers(graphene / "deeph", 0.3))
+    monkeypatch.setattr(calculator, "_load", lambda *_: Remembers(graphene / "deeph", 0.3))
     return "model.hham"
 
 

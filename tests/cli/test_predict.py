@@ -1,7 +1,10 @@
 """hybridham predict and import-deephe3: what is written is what the network says, on the pairs that were asked for."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,13 +41,13 @@ class FreeNetwork:
     """Stands in for an imported network: H of random numbers, not Hermitian; no radii in its basis."""
 
     potential_reference, provenance = "unknown", {}
-    cascade = SimpleNamespace(hybrid=False)
+    cascade = SimpleNamespace(hybrid=False, streams=False)
 
     def __init__(self, spinor: bool = False) -> None:
         self.spinor, self.spin = spinor, "spinor" if spinor else "none"
         self.basis = Basis.of(AtomBasis.from_degrees("C", [0, 1, 2]), AtomBasis.from_degrees("H", [0, 1]))
 
-    def hamiltonian(self, atoms, pairs, stage=None, *, hermitian=True) -> tuple[PairBlocks, ...]:
+    def hamiltonian(self, atoms, pairs, stage=None, *, hermitian=True, processes=None) -> tuple[PairBlocks, ...]:
         rng = np.random.default_rng(len(pairs))
         zeros = PairBlocks.zeros(pairs, self.basis, spinor=self.spinor)
         noise = rng.normal(size=zeros.values.shape) + (1j * rng.normal(size=zeros.values.shape) if self.spinor else 0)
@@ -119,6 +122,31 @@ def test_stages(command_line: Callable, place: Path):
     assert "stage 2 of first.hham is not trained" in err
     result = json.loads(command_line("predict", "first.hham", "data.h5:a", "-o", "x.h5", "--json")[1])
     assert result["stage"] == "stage1"
+
+
+def test_two_processes_of_torchrun_are_one(command_line: Callable, place: Path):
+    """The first writes and talks."""
+    words = ["predict", "model.hham", "data.h5:a", "--json", "-o"]
+    assert command_line(*words, "one.h5")[0] == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    program = [sys.executable, "-c", "import sys; from ase_hybridham.cli import main; sys.exit(main())"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [*launcher, *program, *words, "two.h5"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["output"] == "two.h5"
+    one, two = (predicted(Path(file), "a").values for file in ("one.h5", "two.h5"))
+    assert np.abs(one).max() > 1
+    np.testing.assert_allclose(two, one, rtol=0, atol=1e-12)
+
+
+def test_features_in_files(command_line: Callable, place: Path):
+    (place / "here").mkdir()
+    for output, words in {"one.h5": [], "two.h5": ["--scratch", "here"]}.items():
+        assert command_line("predict", "model.hham", "data.h5:a", "-o", output, *words)[0] == 0
+    assert np.array_equal(*(predicted(Path(file), "a").values for file in ("one.h5", "two.h5")))
+    assert not [*(place / "here").iterdir()]
 
 
 @pytest.mark.parametrize("structure", ["a_deeph", "one.json", "bare"])
@@ -359,6 +387,7 @@ def spoiled(place: Path) -> None:
 
 
 BAD = {
+    "no such folder": (["model.hham", "one.json", "--scratch", "nowhere"], "--scratch nowhere: expected a folder"),
     "no checkpoint": (["no.hham", "one.json"], "no.hham: no such file"),
     "no checkpoint but text": (["text.txt", "one.json"], "text.txt: not a checkpoint"),
     "no structure": (["model.hham", "nowhere"], "nowhere: no such file or folder"),
@@ -445,6 +474,7 @@ def test_predictions_are_no_training_data_unnoticed(command_line: Callable, plac
 
 
 IMPORT_BAD = {
+    "no such folder": (["model.hham", "one.json", "--scratch", "nowhere"], "--scratch nowhere: expected a folder"),
     "no folder": (["nowhere", "new.hham"], "nowhere: expected the folder"),
     "a file": (["text.txt", "new.hham"], "text.txt: expected the folder"),
     "suffix": (["empty", "new.pkl"], "new.pkl: expected a name that ends in .hham"),
