@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ase_hybridham.errors import CheckpointError
 from ase_hybridham.model.cascade import Stage
 from ase_hybridham.model.checkpoint import TrainedModel, load_model
-from ase_hybridham.system import Basis, PairBlocks, PairList
+from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList
 from ase_hybridham.system.lcao import PotentialReference, SpinKind
 
 __all__ = ["Ensemble", "Spread", "load_ensemble", "spread_of"]
@@ -134,6 +134,18 @@ class Ensemble:
         """
         (hamiltonian,) = self.hamiltonian(atoms, pairs, stage)
         return hamiltonian
+
+    def deviations(self, system: LCAOSystem, stage: Stage | None = None) -> list[tuple[PairBlocks, ...]]:
+        """H of every member minus their mean, eV, on the pairs of a system: what `solve.band_errors` takes.
+
+        Raises
+        ------
+        CheckpointError
+            As `members` does.
+        """
+        members = self.members(system.atoms, system.pairs, stage)
+        mean = mean_of(members)
+        return [tuple(h - m for h, m in zip(operators, mean, strict=True)) for operators in members]
 
     def spread(
         self,

@@ -5,6 +5,7 @@ from ase_hybridham.solve.bloch import BlochSum
 from ase_hybridham.solve.dense import eigenstates, eigenvalues
 from ase_hybridham.solve.dos import density_of_states, tetrahedron_dos
 from ase_hybridham.solve.electrons import solve_valences, with_electrons
+from ase_hybridham.solve.errorbars import BandErrors, band_errors
 from ase_hybridham.solve.fermi import (
     count_electrons,
     electrons_of,
@@ -25,6 +26,7 @@ __all__ = [
     "OVERLAP_THRESHOLD",
     "PREDICTED_THRESHOLD",
     "BandError",
+    "BandErrors",
     "Bands",
     "BlochSum",
     "Eigensolver",
@@ -35,6 +37,7 @@ __all__ = [
     "States",
     "WeightedBands",
     "band_error",
+    "band_errors",
     "band_path",
     "bands",
     "count_electrons",

@@ -10,6 +10,7 @@ not depend on k and is worked out once. What remains per k-point is a product wi
 """
 
 from collections.abc import Iterator
+from copy import copy
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -84,6 +85,24 @@ class BlochSum:
         self.indices = self.indices.astype(self.indptr.dtype, copy=False)
         self._stack: NDArray | None = None
         self._fold: csr_array | None = None
+
+    def with_blocks(self, blocks: PairBlocks) -> "BlochSum":
+        """The sum of another operator over the same pairs and orbitals, which shares what is known of places.
+
+        Raises
+        ------
+        ValueError
+            If the pairs or orbitals are others.
+        """
+        known = self.blocks
+        same = known.pairs is blocks.pairs or known.pairs.same_pairs(blocks.pairs)
+        if not same or known.spinor != blocks.spinor or len(known.values) != len(blocks.values):
+            raise ValueError(
+                "Bloch sum: expected an operator on the same pairs and orbitals; see `PairBlocks.on_pairs`"
+            )
+        other = copy(self)
+        other.blocks, other._stack, other._fold = blocks, None, None
+        return other
 
     def dense(self, k_points: ArrayLike, out: NDArray[np.complex128] | None = None) -> NDArray[np.complex128]:
         """M(k), shape (n_k, n, n); all of it in memory, so give many k-points in batches.

@@ -18,7 +18,7 @@ from ase_hybridham.solve.dense import eigenstates
 from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
 from ase_hybridham.system import LCAOSystem
 
-__all__ = ["Eigensolver", "Solved", "States", "dense_states", "rectangle", "states_of"]
+__all__ = ["Eigensolver", "Solved", "States", "dense_states", "product", "rectangle", "states_of"]
 
 BATCH_BYTES = 2**27  # of eigenvectors held at a time
 FULL = 0.2  # share of S(k) that is filled, from which a dense product is faster
@@ -108,7 +108,7 @@ def states_of(
     with tqdm(total=len(k), desc="k-points", leave=False, disable=None if progress else True) as bar:
         for at, found in zip(k, solve(system, k), strict=True):
             yield [
-                States(e, c, c if overlap is None else _product(overlap, at, c), first)
+                States(e, c, c if overlap is None else product(overlap, at, c), first)
                 for e, c, first in (Solved(*one) for one in found)
             ]
             bar.update()
@@ -167,7 +167,8 @@ def dense_states(
             ]
 
 
-def _product(overlap: BlochSum, k: NDArray, vectors: NDArray) -> NDArray:
-    if len(overlap.indices) > FULL * overlap.n**2:
-        return overlap.dense(k[None])[0] @ vectors
-    return next(overlap.sparse(k[None])) @ vectors
+def product(operator: BlochSum, k: NDArray, vectors: NDArray) -> NDArray:
+    """M(k) c, shape (n_orbitals, n_states), for k of shape (3,)."""
+    if len(operator.indices) > FULL * operator.n**2:
+        return operator.dense(k[None])[0] @ vectors
+    return next(operator.sparse(k[None])) @ vectors

@@ -10,7 +10,8 @@ from ase_hybridham.calculator import HybridHamCalculator
 from ase_hybridham.errors import CheckpointError
 from ase_hybridham.model import Ensemble, TrainedModel
 from ase_hybridham.model.ensemble import spread_of
-from ase_hybridham.system import PairList
+from ase_hybridham.solve import band_errors
+from ase_hybridham.system import LCAOSystem, PairBlocks, PairList
 from tests.model.networks import CARBON, MIXED, config, network, random_hamiltonian, structure, turned, turned_pairs
 
 ATOMS = structure(MIXED, 3)
@@ -118,3 +119,18 @@ def test_what_does_not_fit_together_is_refused(models):
     alone.cascade.has_stage2.fill_(False)
     with pytest.raises(CheckpointError, match="model 1 has a second stage True, model 3 False"):
         Ensemble([*models[:2], alone])
+
+
+def test_deviations_are_from_the_mean_and_equal_members_have_no_error_bars(models):
+    hamiltonian = Ensemble(models).hamiltonian(ATOMS, PAIRS)
+    overlap = PairBlocks.zeros(PAIRS, hamiltonian[0].basis)
+    for atom in range(PAIRS.n_atoms):
+        overlap.block(atom)[:] = np.eye(overlap.shape(atom)[0])
+    system = LCAOSystem(ATOMS, hamiltonian, overlap, fermi_level=0.0)
+    found = Ensemble(models).deviations(system)
+    expected = predictions(models) - hamiltonian[0].values
+    np.testing.assert_allclose([dh.values for (dh,) in found], expected, atol=1e-12)
+    k = [[0.1, 0.2, 0.3]]
+    assert band_errors(system, k, found).widths.max() > 1e-3
+    equal = Ensemble([models[0], models[0]]).deviations(system)
+    assert not band_errors(system, k, equal).widths.any()
