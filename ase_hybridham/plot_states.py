@@ -1,4 +1,4 @@
-"""Pictures of what states consist of: density of states, fat bands, spectral functions."""
+"""Pictures of what is known of states: density of states, fat bands, spectral functions, error bars."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +10,9 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from ase_hybridham.plot import ABOVE, PAIR_COLORS, band_axis, frame_bands, new_axes, plot_bands
-from ase_hybridham.solve import WeightedBands
+from ase_hybridham.solve import Bands, WeightedBands
 
-__all__ = ["plot_dos", "plot_fat_bands", "plot_spectral_function"]
+__all__ = ["plot_dos", "plot_fat_bands", "plot_spectral_function", "shade_errors"]
 
 GROUP_COLORS = (*PAIR_COLORS, "#e08a00", "#7b3fa0", "#1aa6b7", "#8c564b", "#d6539b")
 DISK = 26.0  # points^2, the area of a disk of weight 1
@@ -98,6 +98,27 @@ def plot_spectral_function(
     assert figure is not None
     figure.colorbar(image, ax=ax, label="A (1/eV)", shrink=0.85)
     return ax
+
+
+def shade_errors(ax: Axes, bands: Bands, widths: NDArray[np.float64], *, color: str = "#c1121f") -> None:
+    """A strip from E - width to E + width along every band that `plot_bands` has drawn.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+        Of `plot_bands`.
+    bands : Bands
+        As given there.
+    widths : array, shape (n_spins, n_k, n_bands)
+        eV, such as `BandErrors.widths`.
+    """
+    x, _, _ = band_axis(bands)
+    for energies, of_spin in zip(bands.energies - bands.reference, widths, strict=True):
+        found = np.isfinite(energies)
+        middle, width = np.where(found, energies, np.nan), np.where(found, of_spin, 0.0)
+        for low, high in zip((middle - width).T, (middle + width).T, strict=True):
+            lower, upper = (np.broadcast_to(edge, len(x)) for edge in (low, high))  # one k-point: a level
+            ax.fill_between(x, lower, upper, color=color, alpha=0.3, linewidth=0.0, zorder=2.5)
 
 
 def plot_dos(

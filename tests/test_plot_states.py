@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from ase.spectrum.doscollection import GridDOSCollection
 
-from ase_hybridham.plot import save_figure
-from ase_hybridham.plot_states import GROUP_COLORS, plot_dos, plot_fat_bands, plot_spectral_function
+from ase_hybridham.plot import plot_bands, save_figure
+from ase_hybridham.plot_states import GROUP_COLORS, plot_dos, plot_fat_bands, plot_spectral_function, shade_errors
 from ase_hybridham.solve import WeightedBands
 from tests.test_plot import hexagonal_bands
 
@@ -78,3 +78,19 @@ def test_a_density_without_groups_is_an_area():
     ax = plot_dos(GridDOSCollection.from_data(grid, [np.ones(9)], [{}]))
     assert legend(ax) == ["all"]
     assert ax.get_xlim() == (-1, 1)
+
+
+def test_strips_of_error_bars_lie_around_the_bands():
+    bands = hexagonal_bands(1)
+    bands.energies[0, :, -1] = np.inf  # no state
+    widths = np.random.default_rng(0).uniform(0.1, 0.3, size=bands.energies.shape)
+    ax = plot_bands(bands)
+    shade_errors(ax, bands, widths)
+    first = ax.collections[0].get_paths()[0].vertices
+    middle = bands.energies[0, :, 0] - bands.reference
+    for x, low, high in zip(
+        ax.get_lines()[0].get_xdata(), middle - widths[0, :, 0], middle + widths[0, :, 0], strict=True
+    ):
+        edges = first[np.isclose(first[:, 0], x), 1]
+        assert edges.min() == pytest.approx(low)
+        assert edges.max() == pytest.approx(high)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ase_hybridham.cli.error_bars import add_error_arguments, ensemble_of, error_line, solved
 from ase_hybridham.cli.subject import (
     GROUPS,
     add_subject,
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="spectral function A(k, E) on the path of a primitive cell: nothing: the one this structure repeats; "
         "1, 2, ...: that of a layer, the lowest first; or a file of the cell",
     )
+    add_error_arguments(parser)
     parser.add_argument("--width", type=float, default=0.05, metavar="E", help="of A(k, E), eV (default 0.05)")
     parser.add_argument("-o", "--output", type=Path, help=f"the picture (default {DEFAULT_OUTPUT}, none with --json)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -72,7 +74,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Solve along the path, compare, draw, print."""
     from ase_hybridham.cli.source import parse_valence
-    from ase_hybridham.solve import bands
 
     if args.by or args.unfold is not None:
         from ase_hybridham.cli.weighted_bands import run_weighted
@@ -84,12 +85,14 @@ def run(args: argparse.Namespace) -> int:
     valence = parse_valence(args.valence)
     reference = _reference(args.reference, reference_threshold) if args.reference else None
     subject = subject_of(args)
-    system = load_subject(args, valence, threshold)
+    ensemble = ensemble_of(args)
+    system = load_subject(args, valence, threshold, ensemble)
     path = _path(args, system.atoms, reference)
     with naming(subject):
         solver = solver_of(args, system)
         level, level_from = level_of(system, args.kpts, threshold, solver)
-        ours = bands(system, path, reference=level, solver=solver, overlap_threshold=threshold, progress=True)
+        options = {"reference": level, "solver": solver, "overlap_threshold": threshold, "progress": True}
+        ours, widths = solved(args, ensemble, system, path, options)
     result: dict[str, Any] = {"source": args.source}
     theirs = error = None
     if reference is not None:
@@ -109,14 +112,17 @@ def run(args: argparse.Namespace) -> int:
     result["first_band"] = ours.first_band
     output = args.output or (None if args.json else Path(DEFAULT_OUTPUT))
     if output is not None:
-        _draw(output, args, ours, theirs, error)
+        _draw(output, args, ours, theirs, error, widths)
         result["output"] = str(output)
     if args.json:
         result |= {"path": labels_of(ours, reference), "k_points": path.kpts.tolist()}
         result["eigenvalues_eV"] = [[json_numbers(at_k) for at_k in of_spin] for of_spin in ours.energies]
+        result["errors_eV"] = None if widths is None else widths.tolist()
         print(json.dumps(result, allow_nan=False))
     else:
         print(_summary(result, ours))
+        if widths is not None:
+            print(error_line(args, ours, widths))
     return 0
 
 
@@ -195,8 +201,10 @@ def _draw(
     ours: "Bands",
     theirs: "Bands | None",
     error: "BandError | None",
+    widths: "NDArray | None",
 ) -> None:
     from ase_hybridham.plot import plot_bands, save_figure
+    from ase_hybridham.plot_states import shade_errors
     from ase_hybridham.solve import Bands
 
     zero = r"E_\mathrm{F}"
@@ -213,7 +221,10 @@ def _draw(
     labels = (Path(args.source).name, Path(args.reference).name) if args.reference else (Path(args.source).name, "")
     if args.structure is not None:
         labels = ("predicted", "DFT")
-    save_figure(plot_bands(ours, theirs, labels=labels, window=args.window or DEFAULT_VIEW, zero=zero), output)
+    ax = plot_bands(ours, theirs, labels=labels, window=args.window or DEFAULT_VIEW, zero=zero)
+    if widths is not None:
+        shade_errors(ax, ours, widths)
+    save_figure(ax, output)
 
 
 def json_numbers(energies: "NDArray") -> list[float | None]:

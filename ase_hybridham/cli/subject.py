@@ -17,6 +17,7 @@ from ase_hybridham.cli.overlap_options import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ase_hybridham.model import Ensemble
     from ase_hybridham.solve import Solver
     from ase_hybridham.system import LCAOSystem
 
@@ -91,13 +92,17 @@ def thresholds(args: argparse.Namespace) -> tuple[float, float]:
     return PREDICTED_THRESHOLD if predicted else OVERLAP_THRESHOLD, OVERLAP_THRESHOLD
 
 
-def load_subject(args: argparse.Namespace, valence: dict[str, float], threshold: float) -> "LCAOSystem":
-    """H and S: predicted, or as they are stored."""
+def load_subject(
+    args: argparse.Namespace, valence: dict[str, float], threshold: float, ensemble: "Ensemble | None" = None
+) -> "LCAOSystem":
+    """H and S: predicted, by an ensemble if there is one, or as they are stored."""
     with naming(subject_of(args), args.source, args.overlap, args.basis_dir, "--basis"):
-        return _loaded(args, valence, threshold)
+        return _loaded(args, valence, threshold, ensemble)
 
 
-def _loaded(args: argparse.Namespace, valence: dict[str, float], threshold: float) -> "LCAOSystem":
+def _loaded(
+    args: argparse.Namespace, valence: dict[str, float], threshold: float, ensemble: "Ensemble | None"
+) -> "LCAOSystem":
     from ase_hybridham.cli.naming import only_structure
     from ase_hybridham.cli.source import kind_of, load_system
     from ase_hybridham.io import read_system
@@ -110,7 +115,7 @@ def _loaded(args: argparse.Namespace, valence: dict[str, float], threshold: floa
         find_model(args.source)  # a mistyped folder looks like the name of a model
         if args.structure is None:
             raise ValueError(f"{args.source} is a model: expected a STRUCTURE to predict, as in bands MODEL STRUCTURE")
-        system = _predicted(args)
+        system = _predicted(args, ensemble)
         # imported models know no valences
         return with_electrons(system, valence, overlap_threshold=threshold) if valence else system
     options = (("STRUCTURE", args.structure), ("--overlap", args.overlap), ("--basis-dir", args.basis_dir))
@@ -174,7 +179,7 @@ def naming(source: str, *others: str | None) -> Iterator[None]:
         raise ValueError(f"{source}: {error}") from error
 
 
-def _predicted(args: argparse.Namespace) -> "LCAOSystem":
+def _predicted(args: argparse.Namespace, ensemble: "Ensemble | None") -> "LCAOSystem":
     from ase_hybridham.calculator import HybridHamCalculator
     from ase_hybridham.cli.source import SHORTEST, load_structure, refuse_coinciding
     from ase_hybridham.errors import OverlapError
@@ -185,7 +190,7 @@ def _predicted(args: argparse.Namespace) -> "LCAOSystem":
     overlap = load_overlap(args.overlap) if args.overlap else None if known is None else known.overlap
     names = parse_basis(args.basis, args.basis_dir)
     options = {"overlap": overlap, "basis_dir": args.basis_dir, "basis_names": names}
-    calculator = HybridHamCalculator(args.source, device=args.device, atoms=atoms, **options)
+    calculator = HybridHamCalculator(ensemble or args.source, device=args.device, atoms=atoms, **options)
     try:
         return calculator.get_system()
     except OverlapError as error:

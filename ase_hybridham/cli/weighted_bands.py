@@ -31,7 +31,8 @@ def run_weighted(args: argparse.Namespace) -> int:
     from ase_hybridham.plot_states import plot_fat_bands, plot_spectral_function
     from ase_hybridham.solve import band_path, fat_bands, unfold
 
-    for option, value in (("--by", args.unfold and args.by), ("--reference", args.reference)):
+    others = (("--reference", args.reference), ("--errors", args.errors and args.errors[0]))
+    for option, value in (("--by", args.unfold and args.by), *others):
         if value:
             raise ValueError(
                 f"{option} {value}: not with {'--unfold' if args.unfold else '--by'}; leave one of them out"
