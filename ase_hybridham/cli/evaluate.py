@@ -207,7 +207,27 @@ def _ensemble(result: "Evaluation") -> list[str]:
             "-" if p.pearson is None or p.spearman is None else f"{p.pearson:.2f}/{p.spearman:.2f}" for p in parts
         )
         lines.append(f"{kind.replace('_', '-'):>16}{report.spread:9.3f}{report.error:9.3f}  {numbers}")
-    return lines
+    return [*lines, *_error_bars(result)]
+
+
+def _error_bars(result: "Evaluation") -> list[str]:
+    """What error bars of bands are worth."""
+    report = result.level_spread()
+    if report is None or report.factor is None:
+        return []
+    lines = [
+        f"error bars of {report.levels.n} levels: width {report.width:.2f}, error {report.error:.2f} rms, "
+        f"68 % of errors within {report.factor:.2f} widths (--error-factor); "
+        f"within 1, 2, 3, 4: {' '.join(f'{100 * share:.0f}' for share in report.covered)} %"
+    ]
+    parts = (("levels", report.levels), ("structures", report.structures))
+    numbers = "  ".join(
+        f"{name} {p.pearson:.2f}/{p.spearman:.2f}"
+        for name, p in parts
+        if p.pearson is not None and p.spearman is not None
+    )
+    most = "" if report.at_most is None else f"; of levels at most {report.at_most:.2f}"
+    return [*lines, f"{'':>16}correlation (Pearson of logarithms/Spearman): {numbers or '-'}{most}"]
 
 
 def _rotations(result: "Evaluation") -> list[str]:

@@ -116,7 +116,8 @@ def evaluate_system(
             row.bands[stage], row.levels[stage] = spectrum.errors(predicted, window)
     maes = tuple(hamiltonian_error(operators, system.hamiltonian).mae for operators in members)
     spreads = _spreads(members, system) if len(ensemble) > 1 else {}
-    return replace(row, hermiticity_meV=hermiticity, members=maes, spreads=spreads)
+    levels = None if spectrum is None else spectrum.spread(members, window)
+    return replace(row, hermiticity_meV=hermiticity, members=maes, spreads=spreads, level_spread=levels)
 
 
 def _spreads(members: Sequence[Sequence[PairBlocks]], system: LCAOSystem) -> dict[str, SpreadError]:

@@ -16,7 +16,14 @@ from ase_hybridham.train.metrics import BlockError, HamiltonianError
 from ase_hybridham.train.noise import LabelNoise
 from ase_hybridham.train.rotations import RotationRow
 from ase_hybridham.train.spectra import LevelError
-from ase_hybridham.train.uncertainty import SpreadError, SpreadReport, spread_report
+from ase_hybridham.train.uncertainty import (
+    LevelReport,
+    LevelSpread,
+    SpreadError,
+    SpreadReport,
+    level_report,
+    spread_report,
+)
 
 __all__ = ["Evaluation", "StructureErrors"]
 
@@ -44,6 +51,8 @@ class StructureErrors:
         MAE of the last stage of every network, meV.
     spreads : dict
         "raw" and, where S is known, "gauge_free" -> `SpreadError` of an ensemble.
+    level_spread : LevelSpread, optional
+        Of an ensemble, where bands were compared.
     """
 
     name: str
@@ -56,6 +65,7 @@ class StructureErrors:
     decays: dict[Stage, Decay] = field(default_factory=dict)
     members: tuple[float, ...] = ()
     spreads: dict[str, SpreadError] = field(default_factory=dict)
+    level_spread: LevelSpread | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -160,6 +170,11 @@ class Evaluation:
         kinds = [kind for kind in self.structures[0].spreads if all(kind in s.spreads for s in self.structures)]
         return {kind: spread_report([s.spreads[kind] for s in self.structures]) for kind in kinds}
 
+    def level_spread(self) -> LevelReport | None:
+        """What error bars of bands tell of the errors of bands; None for one network, or without bands."""
+        known = [s.level_spread for s in self.structures if s.level_spread is not None]
+        return level_report(known) if known else None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; docs/evaluation.md says what every key means."""
 
@@ -167,6 +182,7 @@ class Evaluation:
             return {stage: figure(stage) for stage in self.stages}
 
         worst = {stage: self.worst(stage) for stage in self.stages}
+        levels = self.level_spread()
         return {
             "structures": [s.to_dict() for s in self.structures],
             "mae_all_meV": of_stages(self.mae_all),
@@ -194,6 +210,7 @@ class Evaluation:
             "noise_from": None if self.noise is None else self.noise.source,
             "members_mae_all_meV": self.members(),
             "spread": {kind: report.to_dict() for kind, report in self.spreads().items()} or None,
+            "level_spread": None if levels is None else levels.to_dict(),
             "rotations": [row.to_dict() for row in self.rotations],
         }
 

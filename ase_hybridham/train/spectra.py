@@ -11,6 +11,7 @@ from ase_hybridham.solve import (
     PREDICTED_THRESHOLD,
     BandError,
     band_error,
+    band_errors,
     band_path,
     eigenvalues,
     electrons_of,
@@ -20,6 +21,7 @@ from ase_hybridham.solve import (
     spin_degeneracy,
 )
 from ase_hybridham.system import LCAOSystem, PairBlocks
+from ase_hybridham.train.uncertainty import LevelSpread
 
 __all__ = ["LevelError", "ReferenceSpectrum"]
 
@@ -106,6 +108,35 @@ class ReferenceSpectrum:
         n, levels = len(self.path), {"reference_level": self.level, "predicted_level": level}
         bands = [band_error(self.energies[:, :n], energies[:, :n], window=window, **levels) for window in windows]
         return bands, LevelError(level - self.level, *self._gaps(energies))
+
+    def spread(self, members: Sequence[Sequence[PairBlocks]], window: float) -> LevelSpread | None:
+        """Error bars of the mean of an ensemble on the path, and its errors: states within `window` eV of the level.
+
+        None where there are fewer than two members.
+        """
+        if len(members) < 2:
+            return None
+        values = np.array([[h.values for h in operators] for operators in members])
+        mean = values.mean(axis=0)
+        own, *deviations = (
+            tuple(h.with_values(some) for h, some in zip(self.system.hamiltonian, operators, strict=True))
+            for operators in (mean, *(values - mean))
+        )
+        found = band_errors(
+            replace(self.system, hamiltonian=own, fermi_level=None),
+            self.path,
+            deviations,
+            reference=self.level,
+            solver="dense",
+            overlap_threshold=PREDICTED_THRESHOLD,
+        )
+        energies = found.bands.energies
+        reference = self.energies[:, : len(self.path), : energies.shape[2]]
+        near = (np.abs(reference - self.level) <= window) & np.isfinite(energies)
+        errors, shifts = energies[near] - reference[near], found.shifts[:, near]
+        shifts -= shifts.mean(axis=1)[:, None]
+        widths = np.sqrt((shifts**2).sum(axis=0) / (len(members) - 1))
+        return LevelSpread(1e3 * widths, 1e3 * (errors - errors.mean()))
 
     def _gaps(self, energies: NDArray) -> tuple[float | None, float | None]:
         """Of the prediction and of the reference, if it has one: every k-point has the same filled bands."""

@@ -1,4 +1,4 @@
-"""Does the spread of an ensemble tell its error? Correlations, block by block and structure by structure."""
+"""Does the spread of an ensemble tell its error? Correlations over blocks, levels and structures."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,9 +9,13 @@ from scipy.stats import pearsonr, spearmanr
 
 from ase_hybridham.model import Spread
 
-__all__ = ["Correlation", "SpreadError", "SpreadReport", "spread_report"]
+__all__ = ["Correlation", "LevelReport", "LevelSpread", "SpreadError", "SpreadReport", "level_report", "spread_report"]
 
 FEWEST = 3  # of two points every correlation is 1
+LEAST = 1e-6  # meV; a width of 0 has no logarithm
+DRAWS = 20  # of ideal errors
+ONE_SIGMA = 0.6827  # of a normal distribution
+TIMES = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +93,83 @@ def spread_report(rows: Sequence[SpreadError]) -> SpreadReport:
         hopping=over([slice(row.n_atoms, None) for row in rows]),
         structures=_correlation(*structures),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class LevelSpread:
+    """Error bars of the levels of one structure near its Fermi level, beside their errors.
+
+    Parameters
+    ----------
+    widths : array, shape (n_states,)
+        Standard deviation over the members, to first order, without what a member does to all levels alike, meV.
+    errors : array, shape (n_states,)
+        Of the levels of the mean, without their mean, meV.
+    """
+
+    widths: NDArray[np.float64]
+    errors: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LevelReport:
+    """What error bars of bands are worth.
+
+    Parameters
+    ----------
+    width, error : float
+        rms over all levels, meV.
+    factor : float or None
+        68 % of the errors are within widths times the factor, as they are within one standard deviation of a normal
+        distribution; None without any width.
+    covered : tuple of float
+        Share of the errors within 1, 2, 3, 4 widths.
+    levels, structures : Correlation
+        Of width and |error|, Pearson's of their logarithms; over structures of their rms.
+    at_most : float or None
+        Spearman's correlation over levels, if errors were normal with these very widths.
+    """
+
+    width: float
+    error: float
+    factor: float | None
+    covered: tuple[float, ...]
+    levels: Correlation
+    structures: Correlation
+    at_most: float | None
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON types."""
+        units = {"width": "width_meV", "error": "error_meV"}
+        return {units.get(key, key): value for key, value in asdict(self).items()}
+
+
+def level_report(rows: Sequence[LevelSpread]) -> LevelReport:
+    """Widths and errors of the levels of some structures."""
+    widths = np.concatenate([row.widths for row in rows])
+    errors = np.abs(np.concatenate([row.errors for row in rows]))
+    width, error = _rms(widths), _rms(errors)
+    of_structures = np.array([[_rms(row.widths), _rms(row.errors)] for row in rows]).T
+    levels = _correlation(*_logarithms(widths, errors))
+    ratios = errors / np.maximum(widths, LEAST)
+    ideal = widths * np.abs(np.random.default_rng(0).normal(size=(DRAWS, len(widths))))
+    return LevelReport(
+        width,
+        error,
+        float(np.quantile(ratios, ONE_SIGMA)) if width > LEAST else None,
+        tuple(float((ratios <= times).mean()) for times in TIMES),
+        levels,
+        _correlation(*_logarithms(*of_structures)),
+        float(np.mean([spearmanr(widths, one).statistic for one in ideal])) if levels.spearman is not None else None,
+    )
+
+
+def _rms(values: NDArray) -> float:
+    return float(np.sqrt((values**2).mean()))
+
+
+def _logarithms(*values: NDArray) -> list[NDArray]:
+    return [np.log(np.maximum(some, LEAST)) for some in values]
 
 
 def _correlation(spread: NDArray, error: NDArray) -> Correlation:

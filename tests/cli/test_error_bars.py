@@ -89,3 +89,14 @@ def test_bad_input_is_told_in_a_line(command_line, words, changed, message):
     assert (status, out) == (2, "")
     assert len(err.strip().splitlines()) == 1
     assert re.search(message, err)
+
+
+def test_what_error_bars_are_worth_is_evaluated(command_line, workplace, models):
+    words = ["evaluate", *models, workplace / "data.h5"]
+    out = command_line(*words)[1]
+    result = json.loads(command_line(*words, "--json")[1])["level_spread"]
+    assert result["levels"]["n"] > 20
+    assert f"error bars of {result['levels']['n']} levels: width {result['width_meV']:.2f}, " in out
+    assert f"within {result['factor']:.2f} widths (--error-factor)" in out
+    assert f"levels {result['levels']['pearson']:.2f}/{result['levels']['spearman']:.2f}" in out
+    assert f"at most {result['at_most']:.2f}" in out

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from ase_hybridham.solve import fermi_level
+from ase_hybridham.solve import eigenvalues, fermi_level
 from ase_hybridham.system import AtomBasis, Basis, LCAOSystem, PairBlocks, PairList
 from ase_hybridham.train.spectra import DENSITY, ReferenceSpectrum
 from tests.train.synthetic import atoms_of, system_of
@@ -85,3 +85,18 @@ def test_whether_the_window_holds_a_state():
     reference = ReferenceSpectrum.of(chain(0.8))
     assert reference.has_states(0.5)
     assert not replace(reference, level=100.0).has_states(0.5)
+
+
+def test_error_bars_of_a_chain():
+    """Members have gaps of 0.7 and 0.9 eV, the reference one of 0.6."""
+    reference = ReferenceSpectrum.of(chain(0.6))
+    found = reference.spread([chain(gap).hamiltonian for gap in (0.7, 0.9)], 3.0)
+    slope = eigenvalues(chain(0.801), reference.path) - eigenvalues(chain(0.799), reference.path)
+    np.testing.assert_allclose(found.widths, 1e3 * np.abs(slope.ravel()) * 50 * np.sqrt(2), rtol=1e-4)
+    errors = eigenvalues(chain(0.8), reference.path) - eigenvalues(chain(0.6), reference.path)
+    np.testing.assert_allclose(found.errors, 1e3 * errors.ravel(), atol=1e-6)  # up as much as down
+    assert found.widths.max() > 50
+    moved = [chain(0.8, center=center).hamiltonian for center in (-1.9, -1.8)]  # both alike, as all levels
+    np.testing.assert_allclose(reference.spread(moved, 3.0).widths, 0.0, atol=1e-6)
+    np.testing.assert_allclose(reference.spread(moved, 3.0).errors, found.errors, atol=1e-6)
+    assert reference.spread(moved[:1], 3.0) is None
