@@ -27,13 +27,14 @@ from ase_hybridham.solve import (
     Solver,
     band_path,
     bands,
+    default_mesh,
     electrons_of,
     filled,
     k_mesh,
-    mesh_density,
     occupations,
     pick_solver,
     spin_degeneracy,
+    symmetry_of,
 )
 from ase_hybridham.system import Basis, LCAOSystem, PairBlocks, PairList
 from ase_hybridham.system.lcao import PotentialReference, SpinKind
@@ -321,8 +322,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         return known
 
     def _mesh_of(self, system: LCAOSystem) -> tuple[NDArray, NDArray]:
-        mesh = self._mesh or {"density": mesh_density(system.n_orbitals)}
-        return k_mesh(system.atoms, **mesh, time_reversal=system.spin != "spinor")
+        return k_mesh(system.atoms, **self._mesh, **symmetry_of(system)) if self._mesh else default_mesh(system)
 
     @property
     def _smearing(self) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _density(
     """On a grid whose middle is the Fermi level."""
     import numpy as np
 
-    from ase_hybridham.solve import density_of_states, k_mesh, mesh_density, tetrahedron_dos
+    from ase_hybridham.solve import default_mesh, density_of_states, k_mesh, symmetry_of, tetrahedron_dos
 
     interpolate = args.smearing == TETRAHEDRON
     n_steps = int(np.ceil(args.window / (STEP if interpolate else args.width / POINTS_PER_WIDTH)))
@@ -108,6 +108,5 @@ def _density(
     options: dict[str, Any] = {**groups_of(system, args.by), "overlap_threshold": threshold, "progress": True}
     if interpolate:
         return tetrahedron_dos(system, grid, args.kpts, **options)
-    density, symmetric = mesh_density(system.n_orbitals), system.spin != "spinor"
-    k, w = k_mesh(system.atoms, args.kpts, density=density, time_reversal=symmetric)
+    k, w = k_mesh(system.atoms, args.kpts, **symmetry_of(system)) if args.kpts else default_mesh(system)
     return density_of_states(system, grid, k, w, width=args.width, smearing=args.smearing, solver=solver, **options)

@@ -221,7 +221,7 @@ def level_of(
     system: "LCAOSystem", mesh: list[int] | None, threshold: float, solver: "Solver" = "auto"
 ) -> tuple[float, str]:
     """The level in eV, and where it comes from."""
-    from ase_hybridham.solve import fermi_level, k_mesh, with_electrons
+    from ase_hybridham.solve import fermi_level, k_mesh, symmetry_of, with_electrons
 
     if system.fermi_level is not None and mesh is None:
         return float(system.fermi_level), "stored"
@@ -229,5 +229,5 @@ def level_of(
     if complete.electrons is None:
         unknown = sorted(symbol for symbol, atom in complete.basis.atoms.items() if atom.valence is None)
         raise ValueError(f"Fermi level: not stored, and a valence is unknown; give --valence {'=N '.join(unknown)}=N")
-    k, w = k_mesh(system.atoms, mesh, time_reversal=system.spin != "spinor")
+    k, w = k_mesh(system.atoms, mesh, corners=True, **symmetry_of(system))
     return fermi_level(complete, k, w, solver=solver, overlap_threshold=threshold), "electrons"

@@ -8,12 +8,14 @@ from ase_hybridham.solve.electrons import solve_valences, with_electrons
 from ase_hybridham.solve.errorbars import BandErrors, band_errors
 from ase_hybridham.solve.fermi import (
     count_electrons,
+    default_mesh,
     electrons_of,
     fermi_level,
     filled,
     gamma_mesh,
     k_mesh,
     mesh_density,
+    symmetry_of,
 )
 from ase_hybridham.solve.occupations import find_fermi_level, occupations, smeared_delta, spin_degeneracy
 from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD, PREDICTED_THRESHOLD
@@ -41,6 +43,7 @@ __all__ = [
     "band_path",
     "bands",
     "count_electrons",
+    "default_mesh",
     "density_of_states",
     "eigenstates",
     "eigenvalues",
@@ -58,6 +61,7 @@ __all__ = [
     "solve_valences",
     "spin_degeneracy",
     "states_of",
+    "symmetry_of",
     "tetrahedron_dos",
     "unfold",
     "with_electrons",

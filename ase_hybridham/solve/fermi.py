@@ -15,6 +15,7 @@ from ase_hybridham.system import LCAOSystem
 
 __all__ = [
     "count_electrons",
+    "default_mesh",
     "electrons_of",
     "fermi_level",
     "filled",
@@ -22,6 +23,7 @@ __all__ = [
     "k_mesh",
     "mesh_density",
     "mesh_or_given",
+    "symmetry_of",
 ]
 
 # Orbitals -> k-points per 1/angstrom. Where the bands of a semimetal touch, a coarse mesh sees a gap and its middle: 5
@@ -35,7 +37,12 @@ FINE = 6
 
 
 def k_mesh(
-    atoms: Atoms, size: ArrayLike | None = None, *, density: float = MESH_DENSITY, time_reversal: bool = True
+    atoms: Atoms,
+    size: ArrayLike | None = None,
+    *,
+    density: float = MESH_DENSITY,
+    corners: bool = False,
+    time_reversal: bool = True,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """A Monkhorst-Pack mesh that contains Gamma.
 
@@ -46,8 +53,9 @@ def k_mesh(
     size : array of int, shape (3,), optional
         Points along each axis; by default from `density`.
     density : float
-        Points per 1/angstrom (2 pi included, as in ASE). Coarse meshes of hexagonal cells are made finer until they
-        hold the corners K of the zone.
+        Points per 1/angstrom (2 pi included, as in ASE).
+    corners : bool
+        Make coarse meshes of a density finer until they hold the corners K of the zone of a hexagonal cell.
     time_reversal : bool
         Keep one of k and -k, with the weight of both.
 
@@ -60,7 +68,7 @@ def k_mesh(
         if not (np.isfinite(density) and density > 0):
             raise ValueError(f"k-points: expected a density > 0 per 1/angstrom, got {density}")
         mesh, _ = kpts2sizeandoffsets(density=density, gamma=True, atoms=atoms)
-        mesh = _with_corners(np.array(mesh), atoms)
+        mesh = _with_corners(np.array(mesh), atoms) if corners else mesh
     else:
         mesh = np.asarray(size)
         if mesh.shape != (3,) or (mesh < 1).any() or (mesh != np.rint(mesh)).any():
@@ -211,14 +219,22 @@ def count_electrons(
     return spin_degeneracy(system) * (filling + len(energies) * first)
 
 
+def default_mesh(system: LCAOSystem) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """k-points and weights of a system if nobody asks for others: `mesh_density`, with the corners of the zone."""
+    return k_mesh(system.atoms, density=mesh_density(system.n_orbitals), corners=True, **symmetry_of(system))
+
+
+def symmetry_of(system: LCAOSystem) -> dict[str, bool]:
+    """Option of `k_mesh`: only real H(R) promise e(k) = e(-k), a magnetic spinor system does not."""
+    return {"time_reversal": system.spin != "spinor"}
+
+
 def mesh_or_given(
     system: LCAOSystem, k_points: ArrayLike | None, weights: ArrayLike | None, density: float | None
 ) -> tuple[NDArray, NDArray]:
     """k-points and weights as given, or the default mesh: arguments of `fermi_level`."""
     if k_points is None:
-        # only real H(R) promise e(k) = e(-k): a magnetic spinor system does not
-        density = mesh_density(system.n_orbitals) if density is None else density
-        return k_mesh(system.atoms, density=density, time_reversal=system.spin != "spinor")
+        return default_mesh(system) if density is None else k_mesh(system.atoms, density=density, **symmetry_of(system))
     k = check_k_points(k_points)
     w = np.full(len(k), 1 / len(k)) if weights is None else np.asarray(weights, dtype=np.float64)
     if w.shape != (len(k),) or abs(w.sum() - 1) > 1e-6:

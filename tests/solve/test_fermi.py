@@ -127,7 +127,7 @@ def test_weights_that_do_not_belong_to_the_k_points_are_refused(make_graphene):
 def test_coarse_meshes_of_hexagonal_cells_hold_the_corners(angle):
     for length in (100.0, 30.0, 17.0, 12.0, 4.0):
         cell = Atoms("C", cell=[length, length, 20.0, 90.0, 90.0, angle], pbc=(True, True, False))
-        k, _ = k_mesh(cell, time_reversal=False)
+        k, _ = k_mesh(cell, corners=True, time_reversal=False)
         corners = (
             [[1 / 3, 1 / 3, 0.0], [2 / 3, 2 / 3, 0.0]] if angle == 120 else [[1 / 3, 2 / 3, 0.0], [2 / 3, 1 / 3, 0.0]]
         )
@@ -136,7 +136,7 @@ def test_coarse_meshes_of_hexagonal_cells_hold_the_corners(angle):
             nearest = np.abs(off - np.rint(off)).max(axis=1).min()
             assert nearest < 1e-12 or len(k) >= 36
     square = Atoms("C", cell=[30.0, 30.0, 20.0], pbc=(True, True, False))
-    assert len(k_mesh(square, time_reversal=False)[0]) == 4
+    assert len(k_mesh(square, corners=True, time_reversal=False)[0]) == 4
 
 
 @pytest.mark.parametrize("mesh", [(4, 4, 1), (5, 3, 2), (1, 1, 1)])
