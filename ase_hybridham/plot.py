@@ -40,6 +40,7 @@ ALONE_STYLE: dict[str, Any] = {"color": "#14467c", "linewidth": 1.3, "linestyle"
 REFERENCE_DOWN: dict[str, Any] = {"color": "0.78", "linewidth": 1.8}
 OVERLAY_DOWN: dict[str, Any] = {"color": "#1d6fb8", "linestyle": (0, (1, 1.2))}
 ALONE_DOWN: dict[str, Any] = {"color": "#c1121f", "linestyle": (0, (4, 1.6))}
+POINTS: dict[str, Any] = {"linestyle": "", "marker": ".", "markersize": 3.0}
 MOST_PAIRS = 3  # of elements that a picture tells apart
 ROUNDING = 1e-8  # eV; what is smaller vanishes by symmetry
 PAIR_COLORS = ("#14467c", "#c1121f", "#2a9d4a")
@@ -93,6 +94,7 @@ def plot_bands(
     labels: Sequence[str] = ("predicted", "DFT"),
     window: float | tuple[float, float] = 4.0,
     zero: str = r"E_\mathrm{F}",
+    points: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
     """Bands, alone or over a reference, each with its own `reference` energy at zero; up and down in two styles.
@@ -109,6 +111,8 @@ def plot_bands(
         Energies shown, eV: +- one number, or from the first to the second.
     zero : str
         What lies at zero, as TeX.
+    points : bool
+        Dots instead of lines: states whose numbers are not known, so that none belongs to the one before.
     ax : matplotlib Axes, optional
         By default those of a new figure.
 
@@ -125,6 +129,8 @@ def plot_bands(
         other, _, _ = band_axis(reference)
         handles = _draw(ax, other * (x[-1] / other[-1]), reference, labels[1], REFERENCE_STYLE, REFERENCE_DOWN)
     styles = (ALONE_STYLE, ALONE_DOWN) if reference is None else (OVERLAY_STYLE, OVERLAY_DOWN)
+    if points:
+        styles = (styles[0] | POINTS, styles[1] | POINTS)
     handles = [*_draw(ax, x, bands, labels[0] if handles else "", *styles), *handles]
     frame_bands(ax, x, ticks, names, (low, high), zero)
     if len(handles) > 1:

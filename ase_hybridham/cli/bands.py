@@ -75,6 +75,10 @@ def run(args: argparse.Namespace) -> int:
     """Solve along the path, compare, draw, print."""
     from ase_hybridham.cli.source import parse_valence
 
+    if args.source.endswith(".npz"):
+        from ase_hybridham.cli.stored_bands import run_stored
+
+        return run_stored(args)
     if args.by or args.unfold is not None:
         from ase_hybridham.cli.weighted_bands import run_weighted
 
