@@ -30,6 +30,7 @@ benchmarks: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.near_singular
 	$(BIN)/python -m tests.benchmarks.stage1_speed
 	$(BIN)/python -m tests.benchmarks.stage2_speed
+	$(BIN)/python -m tests.benchmarks.inference
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,5 +1,6 @@
 """Benchmarks run in their short form, on the structures they name, and notice wrong numbers."""
 
+import re
 import subprocess
 import sys
 from ast import literal_eval
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from ase_hybridham.overlap import assembly
-from tests.benchmarks import overlap_speed, stage2_speed, whole_job
+from tests.benchmarks import inference, overlap_speed, stage2_speed, whole_job
 from tests.benchmarks.bilayers import twisted_bilayer
 from tests.benchmarks.costs import tensor_memory
 from tests.benchmarks.stage1_speed import QUICK, Report, compare, contestants, main
@@ -64,6 +65,17 @@ def test_quick_run_of_overlaps_prints_every_section(capfd: pytest.CaptureFixture
     printed = capfd.readouterr().out
     for words in ("faster than PySCF", "faster than the loop", "76 atoms, 6168 pairs", "tables from disk"):
         assert words in printed
+
+
+def test_quick_run_of_inference_tells_time_and_memory(capfd: pytest.CaptureFixture[str]) -> None:
+    assert inference.main(["--quick"]) == 0
+    rows = [line.split() for line in capfd.readouterr().out.splitlines() if re.match(r" +(28|76) ", line)]
+    assert [row[:2] for row in rows] == [["28", "2268"], ["76", "6168"]]
+    for _, _, *figures in rows:
+        in_parts, rest, per_atom, relative, memory, told = map(float, figures)
+        assert min(in_parts, per_atom, memory, told) > 0
+        assert rest >= 0
+        assert 0.3 < relative < 3
 
 
 def test_a_wrong_overlap_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
