@@ -28,6 +28,7 @@ benchmarks: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.bloch_sum
 	$(BIN)/python -m tests.benchmarks.overlap_speed
 	$(BIN)/python -m tests.benchmarks.near_singular
+	$(BIN)/python -m tests.benchmarks.sparse_bands
 	$(BIN)/python -m tests.benchmarks.stage1_speed
 	$(BIN)/python -m tests.benchmarks.stage2_speed
 	$(BIN)/python -m tests.benchmarks.inference

@@ -21,6 +21,7 @@ BATCH_BYTES = 3 * 2**24  # of one operator's matrices: many k-points share one p
 THREADED_ORBITALS = 1000
 # Asymmetry of H (eV) and S that storage and other programs' quadratures explain; past it somebody should know.
 ASYMMETRY = 1e-4
+LARGE = 10**7  # elements
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +159,8 @@ def _checked(blocks: PairBlocks, name: str) -> PairBlocks:
             f"{name}: expected finite numbers, got {blocks.values[bad[0]]} in pair "
             f"({pairs.i[p]}, {pairs.j[p]}, R={pairs.shifts[p].tolist()})"
         )
+    if len(blocks.values) > LARGE:  # what the next line remembers would double the memory of what the caller holds
+        blocks = blocks.with_values(blocks.values)
     asymmetry = blocks.hermiticity_error()
     if asymmetry > ASYMMETRY:
         logger.warning("%s: differs from its adjoint by up to %.1e; its hermitian part is solved", name, asymmetry)

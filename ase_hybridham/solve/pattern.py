@@ -14,7 +14,7 @@ from ase import Atoms
 from numpy.typing import DTypeLike, NDArray
 from scipy.sparse import csr_array
 
-from ase_hybridham.system import PairBlocks
+from ase_hybridham.system import PairBlocks, PairList
 
 __all__ = ["BlockMatrix", "Pattern"]
 
@@ -42,14 +42,19 @@ class Pattern:
 
     @classmethod
     def of(cls, blocks: PairBlocks, atoms: Atoms) -> "Pattern":
-        """The pattern of the Bloch sums over the pairs of these atoms."""
+        """The pattern of the Bloch sums of an operator of these atoms."""
+        return cls.of_pairs(blocks.pairs, blocks.orbitals, atoms)
+
+    @classmethod
+    def of_pairs(cls, pairs: PairList, sizes: NDArray[np.int64], atoms: Atoms) -> "Pattern":
+        """The pattern of operators over some pairs, before there are any; `sizes` as of the class."""
         cell = atoms.cell.complete()
         scaled = np.linalg.solve(cell.T, atoms.get_positions().T).T
         scaled[:, atoms.pbc] %= 1.0
         n_atoms = len(atoms)
-        connected = np.unique(blocks.pairs.i * n_atoms + blocks.pairs.j)
+        connected = np.unique(pairs.i * n_atoms + pairs.j)
         ends = np.searchsorted(connected, np.arange(n_atoms + 1) * n_atoms)
-        return cls(blocks.orbitals, scaled, connected % n_atoms if n_atoms else connected, ends)
+        return cls(sizes, scaled, connected % n_atoms if n_atoms else connected, ends)
 
     @property
     def n(self) -> int:
@@ -169,12 +174,16 @@ class BlockMatrix:
         out = np.empty(x.shape, dtype=np.result_type(self.dtype, x))
         # real values times complex vectors: two columns instead of each, half the work
         halves = np.isrealobj(self.values) and np.iscomplexobj(out)
-        target = out.view(out.real.dtype) if halves else out
+        kind = out.real.dtype if halves else out.dtype
+        x, target = x.astype(out.dtype, copy=False), out.view(kind)
+        widest = int(np.diff(self.pattern.column_ends).max(initial=0))
+        room = np.empty((widest, x.shape[1]), dtype=out.dtype)  # one for all: fresh memory takes longer than the rest
         for atom, (a, b) in enumerate(pairwise(self.pattern.starts)):
-            v = x[self.pattern.columns(atom)]
+            columns = self.pattern.columns(atom)
+            v = np.take(x, columns, axis=0, out=room[: len(columns)], mode="clip")
             if self.phases is not None:
-                v = v * self._phases(self.phases, atom)[:, None]
-            np.matmul(self._rows(atom), v.astype(out.dtype, copy=False).view(target.dtype), out=target[a:b])
+                v *= self._phases(self.phases, atom)[:, None]
+            np.matmul(self._rows(atom), v.view(kind), out=target[a:b])
         return out
 
     def _rows(self, atom: int) -> NDArray:

@@ -1,11 +1,12 @@
 """Fifty states next to the Fermi level at one general k-point: sparse against dense LAPACK and SciPy's eigsh.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.sparse_bands [--large]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.sparse_bands [--large] [--sizes]
 
 Processor seconds with one BLAS thread, S included, H(k) and S(k) at hand; each method has its own factorization. All
 energies are compared with LAPACK's. Short: supercells of the golden bilayer of 80 and 144 atoms, where LAPACK is about
 as fast. --large: 364 atoms of a twisted bilayer, H of the model in the package, which takes some minutes; only there
-the ratios count.
+the ratios count. --sizes: twisted bilayers of 148, 364 and 1324 atoms, time and memory against what was told before,
+and what is told of larger ones; some minutes.
 """
 
 import argparse
@@ -24,13 +25,17 @@ from scipy.sparse.linalg import eigsh
 from threadpoolctl import threadpool_limits
 
 from ase_hybridham.io import read_system
+from ase_hybridham.solve.cost import Cost, sparse_cost
+from ase_hybridham.solve.dissection import dissect
 from ase_hybridham.solve.multifrontal import Multifrontal
 from ase_hybridham.solve.pardiso import Pardiso
-from ase_hybridham.solve.sparse import Pencil, SparseProblem
+from ase_hybridham.solve.pattern import Pattern
+from ase_hybridham.solve.sparse import Eigenpairs, Pencil, SparseProblem
 from ase_hybridham.solve.superlu import SuperLU
 from ase_hybridham.structures import twisted_bilayer
-from ase_hybridham.system import LCAOSystem
+from ase_hybridham.system import LCAOSystem, PairList
 from tests.benchmarks.bloch_sum import GOLDEN, supercell
+from tests.benchmarks.costs import resident_memory
 from tests.benchmarks.report import Report, processor
 
 Result = TypeVar("Result")
@@ -38,16 +43,14 @@ N_STATES, K = 50, np.array([0.13, 0.27, 0.0])
 # Dense LAPACK and eigsh with its defaults against sparse with counts, SuperLU against multifrontal; 6.6, 4.3 and 4.7
 # were seen.
 DENSE, EIGSH, FACTOR = 3.0, 2.0, 2.3
+LEVEL, RADII = -3.6, {6: 3.175}  # eV, near the Fermi level of these bilayers; angstrom, of the model's orbitals
+LARGEST = 100.0  # seconds, 1324 atoms
 PARDISO = 1.6  # multifrontal against MKL's, where that is installed
 
 
 def systems(large: bool) -> Iterator[LCAOSystem]:
     if large:
-        from ase_hybridham import HybridHamCalculator
-
-        atoms = twisted_bilayer(5, 6)
-        atoms.calc = HybridHamCalculator("graphene-bilayer")
-        yield atoms.calc.get_system()
+        yield twisted(5)
         return
     bilayer = read_system(GOLDEN)
     for times in ((5, 4, 1), (6, 6, 1)):
@@ -61,6 +64,14 @@ def has_mkl() -> bool:
         return bool(version("mkl"))
     except PackageNotFoundError:
         return False
+
+
+def twisted(m: int) -> LCAOSystem:
+    from ase_hybridham import HybridHamCalculator
+
+    atoms = twisted_bilayer(m, m + 1)
+    atoms.calc = HybridHamCalculator("graphene-bilayer")
+    return atoms.calc.get_system()
 
 
 def timed(action: Callable[[], Result]) -> tuple[float, Result]:
@@ -131,15 +142,61 @@ def compare(system: LCAOSystem, report: Report) -> None:
     report.check(title, assembly < 0.05 * factor, "5 %")
 
 
+def sizes(report: Report) -> None:
+    """States with two counts at growing sizes: what was told before, and what happened."""
+    atoms, times = [], []
+    for m in (3, 5, 10):
+        system = twisted(m)
+        problem = SparseProblem(system)
+        told = problem.cost(N_STATES)
+        seconds, pairs, memory = measured(problem)
+        atoms.append(len(system.atoms))
+        times.append(seconds)
+        title = f"{atoms[-1]} atoms: {len(pairs.energies)} states, {pairs.n_missing} missing, "
+        report.check(
+            f"{title}{seconds:.1f} s, told {told.seconds:.1f}", 0.5 < told.seconds / seconds < 2, "twice", always=True
+        )
+        if memory is not None:
+            line = f"{title}{memory / 1e9:.2f} GB, told {told.bytes / 1e9:.2f}"
+            report.check(line, abs(told.bytes - memory) < 0.3 * memory, "30 %", always=True)
+        report.check(f"{title}residuals up to {pairs.residuals.max():.0e} eV", not pairs.n_missing, "none", always=True)
+    exponent, _ = np.polyfit(np.log(atoms), np.log(times), 1)
+    print(f"      time grows as the power {exponent:.2f} of the number of atoms")
+    report.check(f"1324 atoms: {times[-1]:.0f} s", times[-1] < LARGEST, f"{LARGEST} s", always=True)
+    for m in (15, 20, 24, 28, 31):
+        told = [plan(m, single) for single in (False, True)]
+        double, single = (f"{cost.seconds / 60:.0f} min, {total / 1e9:.1f} GB" for cost, total in told)
+        print(f"      {4 * (3 * m * (m + 1) + 1)} atoms, told: {double}; in single precision {single}", flush=True)
+
+
+def measured(problem: SparseProblem) -> tuple[float, Eigenpairs, float | None]:
+    """Seconds, states, and bytes that were taken, None where that cannot be told."""
+    found: list[tuple[float, Eigenpairs]] = []
+    memory = resident_memory(lambda: found.append(timed(lambda: problem.pencil(K).eigenpairs(N_STATES, LEVEL))))
+    return *found[0], None if memory is None else memory[1] * 2**20
+
+
+def plan(m: int, single: bool) -> tuple[Cost, float]:
+    """What the states of a twisted bilayer cost, and bytes together with H(R) and S(R), which are held twice."""
+    atoms = twisted_bilayer(m, m + 1)
+    pattern = Pattern.of_pairs(PairList.from_atoms(atoms, RADII), np.full(len(atoms), 13), atoms)
+    cost = sparse_cost(dissect(pattern), pattern.n, pattern.n_entries, N_STATES, single=single, width=8)
+    return cost, cost.bytes + 32 * pattern.n_entries
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", action="store_true")
-    large = parser.parse_args(arguments).large
+    parser.add_argument("--sizes", action="store_true")
+    options = parser.parse_args(arguments)
+    large = options.large
     print(processor())
     report = Report(quick=not large)
     with threadpool_limits(1):
-        for system in systems(large):
+        for system in systems(large) if large or not options.sizes else ():
             compare(system, report)
+        if options.sizes:
+            sizes(report)
     return int(report.failed)
 
 
