@@ -132,7 +132,7 @@ class Factor:
         rng = np.random.default_rng(0)
         self._b = rng.normal(size=(pencil.pattern.n, 1))
         self._engine = pencil.engine
-        tries = [(sigma + move, single) for move in MOVES] + ([(sigma, False)] if single else [])
+        tries = [(sigma + move, kind) for kind in ((True, False) if single else (False,)) for move in MOVES]
         for self.sigma, self.single in tries:
             self._factorized: Factorized | None = None
             self._matrix = pencil.shifted(self.sigma)
