@@ -233,8 +233,7 @@ needs_slepc = pytest.mark.skipif(not has_slepc(), reason="needs slepc4py, mpi4py
 
 def run_script(*words, n_ranks=1):
     start = [*MPIRUN, str(n_ranks)] if n_ranks > 1 else []
-    # the child sees neither our packages nor our variables for threads
-    env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "OMP_NUM_THREADS": "1"}
+    env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")} | {"OMP_NUM_THREADS": "1"}
     command = [*start, PYTHON, str(SCRIPT), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
 
@@ -262,14 +261,16 @@ def test_states_of_slepc_are_those_of_lapack(name, n_ranks, groups, spinor, stor
 
 
 @needs_slepc
-def test_the_hermitian_part_is_solved_and_an_orthogonal_basis_needs_no_overlap(make_graphene, stored, tmp_path):
+def test_spins_apart_by_their_hermitian_parts_in_an_orthogonal_basis(make_graphene, stored, tmp_path):
     system = make_graphene(-2.7, None)
     h = system.hamiltonian[0]
     crooked = PairBlocks(h.pairs, h.basis, h.values + np.where(h.pairs.i < h.pairs.j, 0.3, -0.3))
-    system = replace(system, hamiltonian=(crooked,))
-    done = run_script(stored(system), "--states", 2, "--sigma", 0.1, "-o", tmp_path / "s.npz")
+    system = replace(system, hamiltonian=(crooked, 0.5 * h), spin="collinear")
+    np.savetxt(tmp_path / "k.txt", K_POINTS)
+    options = ["--states", 2, "--sigma", 0.1, "--kpts", tmp_path / "k.txt", "-o", tmp_path / "s.npz"]
+    done = run_script(stored(system), *options, n_ranks=3)  # and two atoms: a rank has no rows
     assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(read_states(tmp_path / "s.npz").energies, eigenvalues(system, K_POINTS[:1]), atol=1e-8)
+    np.testing.assert_allclose(read_states(tmp_path / "s.npz").energies, eigenvalues(system, K_POINTS), atol=1e-8)
 
 
 @needs_slepc
