@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,8 @@ import pytest
 import yaml
 
 from ase_hybridham.io import write_deeph
-from ase_hybridham.model import load_model
+from ase_hybridham.model import load_model, save_model
+from ase_hybridham.store import DataSet
 from ase_hybridham.train import TrainConfig
 from tests.train.synthetic import OPTIONS, atoms_of, system_of
 
@@ -190,3 +193,25 @@ def test_results_in_the_repository_are_readable(modules):
         rows = modules["report"].read(path)
         assert rows, path
         assert path.stat().st_size < 500_000
+
+
+def test_error_bars_of_bands_are_measured(trained_bilayers, tmp_path, capsys, monkeypatch):
+    import torch
+
+    folder, first = trained_bilayers[0], trained_bilayers[0] / "runs/bilayers/model.hham"
+    model = load_model(first, device="cpu")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.cascade.parameters():
+            weight.mul_(1 + 0.01 * torch.randn_like(weight))
+    save_model(tmp_path / "second.hham", model)
+    data, picture = folder / "bilayers.h5", tmp_path / "errors.png"
+    words = [first, tmp_path / "second.hham", "--data", f"{data}:test", "--training", f"{data}:train", "--npoints", 3]
+    monkeypatch.setattr("sys.argv", ["error_bars.py", *map(str, words), "-o", str(picture)])
+    runpy.run_path(str(FOLDER / "error_bars.py"), run_name="__main__")
+    found = re.search(r"^bilayers.h5:test +(\d+) +(\d+)  width +(\S+)  error +(\S+)  factor", capsys.readouterr().out)
+    with DataSet(data) as opened:
+        assert int(found[1]) == len(opened.split("test"))
+    assert int(found[2]) > 10
+    assert float(found[3]) > 0.1
+    assert picture.read_bytes().startswith(b"\x89PNG")
