@@ -123,6 +123,17 @@ def test_solutions_of_single_precision_are_refined(bilayer):
         np.testing.assert_allclose(mine, right, atol=1e-7 * np.abs(right).max())
 
 
+@pytest.mark.parametrize("single", [False, True])
+def test_a_factorization_that_was_released_is_made_again(bilayer, single):
+    pencil = SparseProblem(bilayer, single=single).pencil(GENERAL)
+    factor, b = pencil.factor(-3.0), np.eye(pencil.pattern.n, 3, dtype=complex)
+    x, negative = factor.solve(b), factor.negative
+    factor.release()
+    assert factor._factorized is None
+    assert factor.negative == negative
+    np.testing.assert_array_equal(factor.solve(b), x)
+
+
 def test_missing_states_are_looked_for_and_reported(bilayer, monkeypatch, caplog):
     pencil = SparseProblem(bilayer).pencil(GENERAL)
     counts = iter([25, 25])
