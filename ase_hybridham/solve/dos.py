@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ase_hybridham.solve.dense import eigenvalues
 from ase_hybridham.solve.fermi import k_mesh, mesh_density, mesh_or_given
-from ase_hybridham.solve.occupations import Smearing, smeared_delta, spin_degeneracy
+from ase_hybridham.solve.occupations import Smearing, check_smearing, smeared_delta, spin_degeneracy
 from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
 from ase_hybridham.solve.projection import OrbitalGroups
 from ase_hybridham.solve.states import states_of
@@ -78,6 +78,7 @@ def density_of_states(
     groups = OrbitalGroups.of(system, by, labels)
     k, w = mesh_or_given(system, k_points, weights, density)
     found = np.zeros((len(system.hamiltonian) or 1, len(groups.infos), len(grid)))
+    check_smearing(smearing)
     reach = REACH[smearing] * width
     picked = pick_between(system, solver, grid[0] - reach, grid[-1] + reach, k, vectors=bool(by))
     if not by and picked is None:

@@ -8,7 +8,7 @@ from scipy.special import erfc, expit
 
 from ase_hybridham.system import LCAOSystem
 
-__all__ = ["WIDTH", "Smearing", "find_fermi_level", "occupations", "smeared_delta", "spin_degeneracy"]
+__all__ = ["WIDTH", "Smearing", "check_smearing", "find_fermi_level", "occupations", "smeared_delta", "spin_degeneracy"]
 
 Smearing = Literal["fermi-dirac", "gaussian"]
 
@@ -27,7 +27,7 @@ def occupations(
     width : float
         k_B T, or sigma of the Gaussian, in eV; 0 is a step that is one half at the level.
     """
-    _check_smearing(smearing)
+    check_smearing(smearing)
     if not (np.isfinite(width) and width >= 0):
         raise ValueError(f"smearing: expected a width >= 0 eV, got {width}")
     below = level - np.asarray(energies, dtype=np.float64)
@@ -48,7 +48,7 @@ def smeared_delta(
     width : float
         eV: exp(-(x / width)^2) / (sqrt(pi) width), as in `ase.dft.dos.DOS`, or sech^2(x / 2 width) / 4 width.
     """
-    _check_smearing(smearing)
+    check_smearing(smearing)
     if not (np.isfinite(width) and width > 0):
         raise ValueError(f"smearing: expected a width > 0 eV, got {width}")
     x = (np.asarray(grid, dtype=np.float64) - np.asarray(energies, dtype=np.float64)) / width
@@ -58,7 +58,8 @@ def smeared_delta(
     return filled * (1 - filled) / width
 
 
-def _check_smearing(smearing: str) -> None:
+def check_smearing(smearing: str) -> None:
+    """ValueError for an unknown one."""
     if smearing not in ("fermi-dirac", "gaussian"):
         raise ValueError(f"smearing: expected 'fermi-dirac' or 'gaussian', got {smearing!r}")
 

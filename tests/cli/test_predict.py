@@ -474,7 +474,6 @@ def test_predictions_are_no_training_data_unnoticed(command_line: Callable, plac
 
 
 IMPORT_BAD = {
-    "no such folder": (["model.hham", "one.json", "--scratch", "nowhere"], "--scratch nowhere: expected a folder"),
     "no folder": (["nowhere", "new.hham"], "nowhere: expected the folder"),
     "a file": (["text.txt", "new.hham"], "text.txt: expected the folder"),
     "suffix": (["empty", "new.pkl"], "new.pkl: expected a name that ends in .hham"),
