@@ -19,7 +19,7 @@ from ase_hybridham.solve.dense import eigenvalues
 from ase_hybridham.solve.memory import available_memory
 from ase_hybridham.solve.multifrontal import Multifrontal
 from ase_hybridham.solve.pattern import Pattern
-from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
+from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD, PREDICTED_THRESHOLD
 from ase_hybridham.solve.sparse import Engine, Pencil, SparseProblem
 from ase_hybridham.solve.states import Eigensolver, Solved, rectangle
 from ase_hybridham.system import LCAOSystem
@@ -94,14 +94,19 @@ class SparseSolver:
         if processes < 1:
             raise ValueError(f"sparse solver: expected 1 process or more, got {processes}")
         self.engine, self.single, self.count, self.processes = engine, single, count, processes
+        self._told: list[int] = []  # said once
         self._known: list[tuple[LCAOSystem, SparseProblem]] = []  # the last one; shared by copies
 
     def around(self, center: float, window: float | None = None) -> "SparseSolver":
         """The same with a center, and a window, where it has none."""
+        center = center if self.center is None else self.center
+        return self._with(center=center, window=window if self.window is None else self.window)
+
+    def _with(self, **changes: Any) -> "SparseSolver":
         other = SparseSolver()
-        other.__dict__.update(self.__dict__)  # what is known of the system is shared, which a copy by pickle leaves out
-        other.center = center if self.center is None else self.center
-        other.window = window if self.window is None else self.window
+        other.__dict__.update(
+            self.__dict__ | changes
+        )  # what is known of the system is shared, which a pickle leaves out
         return other
 
     def problem(self, system: LCAOSystem) -> SparseProblem:
@@ -136,7 +141,8 @@ class SparseSolver:
             If a process ends from outside.
         """
         self._admit(system, len(k_points))
-        for _, found in ordered_results(_AtK(self, system, what), list(k_points), self.processes):
+        solver = self._with(single=self.problem(system).single)  # other processes do as this one
+        for _, found in ordered_results(_AtK(solver, system, what), list(k_points), self.processes):
             yield found
 
     def _admit(self, system: LCAOSystem, n_k: int) -> None:
@@ -183,6 +189,15 @@ class SparseSolver:
         if self.window is not None:
             return states_between(pencil, self.center - self.window, self.center + self.window)
         found = pencil.eigenpairs(self.wanted(pencil.pattern.n), self.center, count=self.count)
+        if (singular := int((found.overlaps < PREDICTED_THRESHOLD).sum())) and not self._told:
+            self._told.append(singular)
+            logger.warning(
+                "%d of %d states near %.3f eV lie where S(k) is nearly singular, and may not exist (docs/singular.md); "
+                "compare a small cell with the dense solver, which leaves such directions out",
+                singular,
+                len(found.energies),
+                self.center,
+            )
         return Solved(found.energies, found.vectors, found.first_band)
 
 

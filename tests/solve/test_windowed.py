@@ -33,6 +33,7 @@ from ase_hybridham.solve.windowed import states_between
 from ase_hybridham.structures import primitive_cell
 from ase_hybridham.system import LCAOSystem
 from tests.solve.sparse_systems import GOLDEN, repeated
+from tests.solve.test_singular import in_basis
 
 K = np.array([[0.0, 0.0, 0.0], [0.13, 0.27, 0.0], [1 / 3, 1 / 3, 0.0]])
 SYSTEMS = {
@@ -217,6 +218,17 @@ def test_what_does_not_fit_in_memory_is_refused_or_done_in_single_precision(syst
     monkeypatch.setattr(windowed, "available_memory", lambda: 999)
     with pytest.raises(ValueError, match="ask for fewer states"):
         bands(system, K, solver=SparseSolver(8), **options)
+
+
+def test_states_of_a_nearly_singular_overlap_are_told_once(caplog):
+    system = repeated("bilayer_graphene_AB", 1, 2, 1)
+    twin = np.eye(13)
+    twin[2:5, 5:8], twin[5:8, 5:8] = np.eye(3), 1e-3 * np.eye(3)  # the second p shell is nearly the first
+    for mixing, told in ((np.eye(13), 0), (twin, 1)):
+        caplog.clear()
+        bands(in_basis(system, system.basis, {"C": mixing}), K, reference=-4.0, solver=SparseSolver(8))
+        assert len(caplog.messages) == told
+    assert "where S(k) is nearly singular" in caplog.messages[0]
 
 
 def test_costs_are_told_before_it_starts(system, monkeypatch, caplog):
