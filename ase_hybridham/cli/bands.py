@@ -112,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
         at_valence: dict[str, Any] = {"max_eV": error.valence_max, "mean_eV": error.valence_mean}
         result["valence_aligned"] = None if error.valence_max is None else at_valence
         result |= {"reference_fermi_eV": theirs.reference, "states": error.n_states}
+        result["states_not_found"] = _in_window(theirs, args.window) - error.n_states
     result |= {"fermi_eV": level, "fermi_from": level_from, "electrons": system.electrons}
     result["first_band"] = ours.first_band
     output = args.output or (None if args.json else Path(DEFAULT_OUTPUT))
@@ -199,6 +200,14 @@ def _error(theirs: "Bands", ours: "Bands", window: float | None) -> "BandError":
     )
 
 
+def _in_window(bands: "Bands", window: float | None) -> int:
+    """States within so many eV of the Fermi level, all of them without a window."""
+    import numpy as np
+
+    away = np.abs(bands.energies - bands.reference)
+    return int((np.isfinite(away) & (away <= (np.inf if window is None else window))).sum())
+
+
 def _draw(
     output: Path,
     args: argparse.Namespace,
@@ -264,7 +273,9 @@ def _summary(result: dict[str, Any], ours: "Bands") -> str:
     if "reference" in result:
         error = result["reference"]
         window = f"within {error['window_eV']:g} eV of E_F" if error["window_eV"] else "all bands"
-        lines.append(f"difference to the reference, {window}, {result['states']} states, eV:")
+        lacking = result["states_not_found"]
+        less = f" ({lacking} more of it were not found)" if lacking else ""
+        lines.append(f"difference to the reference, {window}, {result['states']} states{less}, eV:")
         rows = [
             ("as they are", error["max_eV"], error["mean_eV"]),
             ("Fermi levels aligned", error["aligned_max_eV"], error["aligned_mean_eV"]),

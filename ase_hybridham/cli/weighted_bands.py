@@ -66,6 +66,7 @@ def run_weighted(args: argparse.Namespace) -> int:
             path = band_path(sites.primitive, args.path, args.npoints)
             found = unfold(system, sites, path, **options)
             result["unfolded"] = _description(sites)
+        result["first_band"] = found.bands.first_band
     if output is not None:
         ax = (
             plot_fat_bands(found, window=window)
@@ -118,7 +119,8 @@ def _description(sites: "SiteMap") -> dict[str, Any]:
 def _summary(result: dict[str, Any], found: "WeightedBands", window: float) -> str:
     n_spins, n_k, n_bands = found.bands.energies.shape
     spins = " x 2 spins" if n_spins == 2 else ""
-    lines = [f"{result['source']}: {n_bands} bands{spins} at {n_k} k-points"]
+    some = f", the first is number {result['first_band']}" if result["first_band"] else ""
+    lines = [f"{result['source']}: {n_bands} bands{spins} at {n_k} k-points{some}"]
     lines.append(f"Fermi level {result['fermi_eV']:.6f} eV ({result['fermi_from']})")
     if unfolded := result.get("unfolded"):
         lines.append(

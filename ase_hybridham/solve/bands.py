@@ -106,6 +106,10 @@ class Bands(BandStructure):
         super().__init__(path, energies, reference=reference)
         self.first_band = first_band
 
+    def subtract_reference(self) -> "Bands":
+        """With the reference at zero."""
+        return Bands(self.path, self.energies - self.reference, 0.0, self.first_band)
+
 
 def as_path(system: LCAOSystem, path: BandPath | ArrayLike) -> BandPath:
     """A path as it is, k-points of shape (n_k, 3) as one without names."""

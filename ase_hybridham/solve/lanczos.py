@@ -113,6 +113,7 @@ class BlockLanczos:
                 before = float((np.abs(np.diagonal(gram)) + np.linalg.norm(h, axis=0) ** 2).max())
             lengths, u = np.linalg.eigh(gram)
             keep = lengths > NOISE * before
+            keep[: max(0, len(keep) - (len(w) - m))] = False  # there are no more than n; S that is singular makes noise
             if not keep.any():
                 return h, np.zeros((0, r.shape[1]), dtype=r.dtype)
             lengths, u = lengths[keep], u[:, keep]

@@ -18,7 +18,7 @@ from ase_hybridham.solve.cost import dense_cost
 from ase_hybridham.solve.dense import eigenvalues
 from ase_hybridham.solve.memory import available_memory
 from ase_hybridham.solve.multifrontal import Multifrontal
-from ase_hybridham.solve.pattern import Pattern
+from ase_hybridham.solve.pattern import BlockMatrix, Pattern
 from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD, PREDICTED_THRESHOLD
 from ase_hybridham.solve.sparse import Engine, Pencil, SparseProblem
 from ase_hybridham.solve.states import Eigensolver, Solved, rectangle
@@ -86,15 +86,17 @@ class SparseSolver:
         count: bool = True,
         processes: int = 1,
     ) -> None:
-        if n_states is not None and n_states < 1:
+        if n_states is not None and not (n_states >= 1 and n_states == int(n_states)):
             raise ValueError(f"sparse solver: expected 1 state or more, got {n_states}")
+        if center is not None and not np.isfinite(center):
+            raise ValueError(f"sparse solver: expected a center in eV, got {center}")
         if window is not None and not (np.isfinite(window) and window > 0):
             raise ValueError(f"sparse solver: expected a window > 0 eV, got {window}")
-        self.n_states, self.center, self.window = n_states, center, window
+        self.n_states, self.center, self.window = None if n_states is None else int(n_states), center, window
         if processes < 1:
             raise ValueError(f"sparse solver: expected 1 process or more, got {processes}")
         self.engine, self.single, self.count, self.processes = engine, single, count, processes
-        self._told: list[int] = []  # said once
+        self._looked: list[SparseProblem] = []  # the last one whose S was looked at
         self._known: list[tuple[LCAOSystem, SparseProblem]] = []  # the last one; shared by copies
 
     def around(self, center: float, window: float | None = None) -> "SparseSolver":
@@ -104,9 +106,7 @@ class SparseSolver:
 
     def _with(self, **changes: Any) -> "SparseSolver":
         other = SparseSolver()
-        other.__dict__.update(
-            self.__dict__ | changes
-        )  # what is known of the system is shared, which a pickle leaves out
+        other.__dict__.update(self.__dict__ | changes)  # shares what is known of the system, which a pickle leaves out
         return other
 
     def problem(self, system: LCAOSystem) -> SparseProblem:
@@ -141,6 +141,7 @@ class SparseSolver:
             If a process ends from outside.
         """
         self._admit(system, len(k_points))
+        self._warn_of_ghosts(system, k_points)
         solver = self._with(single=self.problem(system).single)  # other processes do as this one
         for _, found in ordered_results(_AtK(solver, system, what), list(k_points), self.processes):
             yield found
@@ -176,8 +177,25 @@ class SparseSolver:
                 cost.describe(),
             )
 
+    def _warn_of_ghosts(self, system: LCAOSystem, k_points: NDArray) -> None:
+        """Tell, once for a system, where S(k) is nearly singular: ghosts shift counts wherever their energies lie."""
+        problem = self.problem(system)
+        if system.overlap is None or not len(k_points) or problem in self._looked:
+            return
+        self._looked[:] = [problem]
+        few = _nearly_singular(problem.pencil(k_points[0]), PREDICTED_THRESHOLD)
+        if few:
+            logger.warning(
+                "S(k) has %d eigenvalues below %g at k = %s: as many states may not exist, and shift the Fermi level "
+                "and the numbers of bands (docs/singular.md); use the dense solver, which leaves such directions out",
+                few,
+                PREDICTED_THRESHOLD,
+                np.round(k_points[0], 6).tolist(),
+            )
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_known": []}  # what is known of a system takes more room than the system
+        # what is known of a system takes more room than the system
+        return {**self.__dict__, "_known": [], "_looked": []}
 
     def wanted(self, n_orbitals: int) -> int:
         """States to look for at a k-point."""
@@ -189,15 +207,6 @@ class SparseSolver:
         if self.window is not None:
             return states_between(pencil, self.center - self.window, self.center + self.window)
         found = pencil.eigenpairs(self.wanted(pencil.pattern.n), self.center, count=self.count)
-        if (singular := int((found.overlaps < PREDICTED_THRESHOLD).sum())) and not self._told:
-            self._told.append(singular)
-            logger.warning(
-                "%d of %d states near %.3f eV lie where S(k) is nearly singular, and may not exist (docs/singular.md); "
-                "compare a small cell with the dense solver, which leaves such directions out",
-                singular,
-                len(found.energies),
-                self.center,
-            )
         return Solved(found.energies, found.vectors, found.first_band)
 
 
@@ -311,6 +320,16 @@ def states_between(pencil: Pencil, low: float, high: float) -> Solved:
     empty = np.empty((pencil.pattern.n, 0), dtype=pencil.h.dtype)
     energies = np.concatenate([np.empty(0), *(some.energies for some in found)])
     return Solved(energies, np.hstack([empty, *(some.vectors for some in found)]), edges[low])
+
+
+def _nearly_singular(pencil: Pencil, threshold: float) -> int | None:
+    """Number of eigenvalues of S(k) below a threshold; None if the engine does not count."""
+    pattern, values = pencil.pattern, np.zeros_like(pencil.s.values)
+    for atom, start in enumerate(pattern.starts[:-1]):
+        rows = BlockMatrix(pattern, values).rows(atom)  # a view
+        rows[pattern.columns(atom) == start + np.arange(len(rows))[:, None]] = 1.0
+    one = BlockMatrix(pattern, values, pencil.s.phases)  # the phase of an atom with itself is 1
+    return Pencil(pencil.engine, pencil.s, one, pencil.single).count(threshold)
 
 
 def _slices(pencil: Pencil, low: float, high: float, below: int, up_to: int) -> Iterator[Solved]:

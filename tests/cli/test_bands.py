@@ -92,6 +92,17 @@ def test_states_near_the_level_are_compared_by_their_numbers(hybridham, golden, 
     both = json.loads(hybridham(folder / "deeph", "--reference", folder / "deeph", "--states", 8, "--json")[1])
     assert both["states"] > 8
     assert both["reference"]["max_eV"] == 0
+    of_all = [json.loads(hybridham(*words[:3], "--window", 5, *more, "--json")[1]) for more in ((), ("--states", 2))]
+    assert of_all[0]["states_not_found"] == 0 < of_all[1]["states_not_found"]
+    assert of_all[1]["states"] + of_all[1]["states_not_found"] == of_all[0]["states"]
+    assert "more of it were not found" in text
+
+
+def test_weighted_bands_of_the_sparse_solver_have_their_numbers(hybridham, golden, tmp_path):
+    words = (golden / "openmx/MoS2_monolayer/deeph", "--by", "element", "--npoints", 5, "--states", 8)
+    first = json.loads(hybridham(*words, "--json")[1])["first_band"]
+    assert first > 0
+    assert f"the first is number {first}" in hybridham(*words)[1]
 
 
 def test_picture_and_summary(hybridham, graphene, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from ase_hybridham.solve import band_error, band_path, bands
+from ase_hybridham.solve import Bands, band_error, band_path, bands
 
 
 def test_path_of_a_layer_stays_in_its_plane(make_graphene):
@@ -98,3 +98,10 @@ def test_bands_of_another_shape_are_refused():
     reference = rigid_bands()
     with pytest.raises(ValueError, match="expected as many spins"):
         band_error(reference, reference[:, :, :2], reference_level=0.0, predicted_level=0.0)
+
+
+def test_bands_without_their_reference_keep_their_numbers(make_graphene):
+    path = band_path(make_graphene(-2.7, None).atoms, "GK", npoints=2)
+    found = Bands(path, np.array([[[-np.inf, 1.0], [0.5, np.inf]]]), 0.5, 7).subtract_reference()
+    assert (found.first_band, found.reference) == (7, 0.0)
+    np.testing.assert_array_equal(found.energies, [[[-np.inf, 0.5], [0.0, np.inf]]])

@@ -95,3 +95,17 @@ def test_an_exhausted_space_gives_all_states():
         lanczos.step()
     assert lanczos.n_applied == lanczos.n_basis == 20
     np.testing.assert_allclose(nearest(lanczos, h, s, 20)[0], energies, atol=1e-8)
+
+
+def test_noise_of_a_singular_overlap_adds_no_more_vectors_than_there_are():
+    energies = np.random.default_rng(2).uniform(-20, 30, size=44)
+    h, s = problem(energies, "complex128", 2)
+    mixing = np.eye(44)
+    mixing[:12, 12:24] = np.eye(12)
+    mixing[12:24, 12:24] *= 1e-6  # S down to 1e-13
+    h, s = mixing.T @ h @ mixing, mixing.T @ s @ mixing
+    lanczos = run(h, s, 2.0, 8)
+    for _ in range(20):
+        lanczos.step()
+        assert lanczos.n_basis <= 44
+    assert lanczos.n_basis > 24

@@ -6,10 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 from ase.spectrum.band_structure import BandStructure
+from scipy.linalg import eigvalsh
 
 from ase_hybridham import parallel
 from ase_hybridham.io import read_system
 from ase_hybridham.solve import (
+    PREDICTED_THRESHOLD,
+    BlochSum,
     SiteMap,
     SparseSolver,
     band_path,
@@ -43,18 +46,21 @@ SYSTEMS = {
 }
 
 
-@pytest.fixture(scope="module", params=SYSTEMS)
-def system(request) -> LCAOSystem:
-    name, times = SYSTEMS[request.param]
+def supercell(kind: str) -> LCAOSystem:
+    name, times = SYSTEMS[kind]
     electrons = with_electrons(read_system(GOLDEN / name / "deeph")).electrons
     return replace(repeated(name, *times), electrons=electrons * np.prod(times))
 
 
-@pytest.fixture(scope="module")
-def collinear(system) -> LCAOSystem:
+@pytest.fixture(scope="module", params=SYSTEMS)
+def system(request) -> LCAOSystem:
+    return supercell(request.param)
+
+
+@pytest.fixture(scope="module", params=["semimetal", "semiconductor"])
+def collinear(request) -> LCAOSystem:
     """Two spins, a volt apart: a magnetic metal."""
-    if system.spin != "none":
-        pytest.skip("has spin")
+    system = supercell(request.param)
     (h,) = system.hamiltonian
     return replace(system, hamiltonian=(h, h + system.overlap * 1.0), spin="collinear")
 
@@ -224,11 +230,22 @@ def test_states_of_a_nearly_singular_overlap_are_told_once(caplog):
     system = repeated("bilayer_graphene_AB", 1, 2, 1)
     twin = np.eye(13)
     twin[2:5, 5:8], twin[5:8, 5:8] = np.eye(3), 1e-3 * np.eye(3)  # the second p shell is nearly the first
-    for mixing, told in ((np.eye(13), 0), (twin, 1)):
-        caplog.clear()
-        bands(in_basis(system, system.basis, {"C": mixing}), K, reference=-4.0, solver=SparseSolver(8))
-        assert len(caplog.messages) == told
-    assert "where S(k) is nearly singular" in caplog.messages[0]
+    mixed = [in_basis(system, system.basis, {"C": mixing}) for mixing in (np.eye(13), twin)]
+    k, w = k_mesh(system.atoms, (2, 1, 1))
+    asked = [  # also where no ghost state is among those found
+        lambda one, solver: bands(one, K, reference=-4.0, solver=solver),
+        lambda one, solver: fermi_level(one, k, w, electrons=32.0, solver=solver),
+        lambda one, solver: density_of_states(one, np.linspace(-5, -3, 11), k, w, solver=solver),
+    ]
+    for ask in asked:
+        solver = SparseSolver(8)
+        for one, told in zip(mixed, (0, 1), strict=True):
+            caplog.clear()
+            ask(one, solver)
+            ask(one, solver)
+            assert len(caplog.messages) == told
+        directions = int((eigvalsh(BlochSum(one.overlap).dense(K[:1])[0]) < PREDICTED_THRESHOLD).sum())
+        assert f"S(k) has {directions} eigenvalues below" in caplog.messages[0]
 
 
 def test_costs_are_told_before_it_starts(system, monkeypatch, caplog):
@@ -255,6 +272,8 @@ def test_a_wide_density_of_states_is_that_of_lapack(system, monkeypatch):
         (lambda system: bands(system, K, solver="lapack"), "solver: expected 'auto', 'dense', 'sparse' or a function"),
         (lambda system: SparseSolver(processes=0), "expected 1 process or more"),
         (lambda system: SparseSolver(0), "expected 1 state or more, got 0"),
+        (lambda system: SparseSolver(2.5), "expected 1 state or more, got 2.5"),
+        (lambda system: SparseSolver(center=np.nan), "expected a center in eV, got nan"),
         (lambda system: SparseSolver(window=-1.0), "expected a window > 0 eV"),
         (lambda system: list(SparseSolver()(system, K)), "expected a center in eV"),
         (lambda system: bands(system, K, solver=SparseSolver(1000), reference=0.0), "use the dense solver"),
