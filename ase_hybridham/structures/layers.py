@@ -12,9 +12,10 @@ from ase import Atoms
 from ase.neighborlist import natural_cutoffs, neighbor_list
 from numpy.typing import NDArray
 
-__all__ = ["Layers", "layers_of"]
+__all__ = ["Layers", "layers_of", "without_vacuum"]
 
 BOND = 1.2  # times the sum of the covalent radii
+VACUUM = 7.0  # angstrom without an atom; layers in a crystal are half as far apart
 SAME = 1e-3  # angstrom
 
 
@@ -71,6 +72,27 @@ def layers_of(atoms: Atoms) -> Layers | None:
     order = np.argsort(inside, kind="stable")
     members, positions = (tuple(parts[n][k] for n in order) for k in (0, 1))
     return Layers(members, positions, stack[order].astype(np.int64), normal, spans[0], period)
+
+
+def without_vacuum(atoms: Atoms) -> Atoms:
+    """A copy that is not periodic along axes on which there is vacuum, its atoms on one side of that.
+
+    Codes of plane waves and many files call a slab periodic in all directions.
+    """
+    made = atoms.copy()
+    made.calc = None
+    cell, scaled, pbc = made.cell.complete(), made.get_scaled_positions(wrap=False), made.pbc.copy()
+    for axis in np.flatnonzero(pbc):
+        height = cell.volume / np.linalg.norm(np.cross(cell[axis - 2], cell[axis - 1]))
+        inside = np.sort(scaled[:, axis] % 1.0)
+        gaps = np.diff(inside, append=inside[0] + 1.0)
+        last = int(np.argmax(gaps))
+        if gaps[last] * height > VACUUM:
+            pbc[axis] = False
+            above = (scaled[:, axis] % 1.0 > inside[last]).astype(float)
+            made.positions += np.outer(scaled[:, axis] % 1.0 - above - scaled[:, axis], cell[axis])
+    made.pbc = pbc
+    return made
 
 
 def _components(atoms: Atoms) -> Iterable[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]]:

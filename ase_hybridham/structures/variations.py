@@ -14,7 +14,7 @@ from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
-from ase_hybridham.structures.layers import Layers, layers_of
+from ase_hybridham.structures.layers import Layers, layers_of, without_vacuum
 from ase_hybridham.structures.shapes import supercell_shapes
 
 __all__ = ["Variation", "Varied", "variations"]
@@ -86,7 +86,8 @@ def variations(atoms: Atoms, n: int, variation: Variation | None = None, *, seed
     Parameters
     ----------
     atoms : ase.Atoms
-        Any elements and pbc. Sizes of supercells take turns, and so do the shapes of a size.
+        Any elements and pbc; an axis with vacuum stays as it is, whatever pbc says (`without_vacuum`). Sizes of
+        supercells take turns, and so do the shapes of a size.
     n : int
     variation : Variation, optional
     seed : int
@@ -100,8 +101,8 @@ def variations(atoms: Atoms, n: int, variation: Variation | None = None, *, seed
     """
     variation = variation or Variation()
     _check(atoms, n, variation)
-    crystal, layers = atoms.copy(), layers_of(atoms)
-    crystal.calc = None
+    crystal = without_vacuum(atoms)
+    layers = layers_of(crystal)
     shapes = _by_size(supercell_shapes(crystal, *variation.atoms))
     for k in range(n):
         turn, size = divmod(k, len(shapes))
@@ -110,6 +111,7 @@ def variations(atoms: Atoms, n: int, variation: Variation | None = None, *, seed
         for rejected in range(TRIES):
             made = _drawn(crystal, layers, shape, variation, rng)
             if (problem := _too_near(made, variation.nearest)) is None:
+                made.pbc = atoms.pbc
                 yield Varied(made, shape, rejected)
                 break
         else:

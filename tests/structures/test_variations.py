@@ -151,6 +151,26 @@ def test_spacing_of_a_bilayer_is_what_was_added():
     np.testing.assert_allclose(heights, bilayer().positions[:, 2].mean())
 
 
+@pytest.mark.parametrize("name", ["layer", "bilayer"])
+def test_vacuum_is_no_gap_between_layers(name):
+    """A slab in a box that a file calls periodic, cut anywhere, varies as one that is periodic in its plane."""
+    slab, boxed = CRYSTALS[name](), CRYSTALS[name]()
+    boxed.positions += 0.45 * boxed.cell[2]
+    boxed.pbc = True
+    boxed.wrap()
+    assert np.ptp(boxed.positions[:, 2]) > 10 or name == "layer"
+    for made, other in zip(variations(slab, 6), variations(boxed, 6), strict=True):
+        assert other.atoms.pbc.all()
+        np.testing.assert_allclose(other.atoms.cell.array, made.atoms.cell.array, atol=1e-9)
+        np.testing.assert_allclose(distances(other.atoms), distances(made.atoms), atol=1e-9)
+
+
+def test_a_molecule_in_a_periodic_box_is_displaced_as_it_is():
+    box = molecule("CH4", vacuum=5.0)
+    box.pbc = True
+    assert {len(made.atoms) for made in variations(box, 3)} == {5}
+
+
 def test_slides_reach_every_stacking():
     """Over the lattice of the layer: the upper atoms stand above every part of the lower layer's cell."""
     moving = Variation(atoms=(4, 4), displacement=(0.0, 0.0), strain=0.0, spacing=(0.0, 0.0))
