@@ -75,7 +75,7 @@ def bands(
         "dense": all bands, by LAPACK; "sparse": those near the reference, see `SparseSolver`; "auto": the first up to
         2500 orbitals.
     overlap_threshold : float
-        Of the dense solver, as in `eigenvalues`: where S(k) is nearly singular the last energies are +inf.
+        As in `eigenvalues`: where S(k) is nearly singular the last energies are +inf.
     progress : bool
         Show a bar on stderr.
 
@@ -122,7 +122,7 @@ def picked_around(
     system: LCAOSystem, solver: Solver, reference: float | None, overlap_threshold: float
 ) -> tuple[Eigensolver | None, float]:
     """The solver, and what plots put at zero, eV: as given, or the Fermi level, stored or computed; it looks there."""
-    picked = pick_solver(system, solver)
+    picked = pick_solver(system, solver, overlap_threshold)
     zero = system.fermi_level if reference is None else reference
     if zero is None:
         zero = fermi_level(system, solver=picked or "dense", overlap_threshold=overlap_threshold)

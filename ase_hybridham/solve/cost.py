@@ -107,6 +107,7 @@ def sparse_cost(
     count: bool = True,
     real: bool = False,
     single: bool = False,
+    looks: int = 0,
     matrices: int = 0,
     width: int = 16,
 ) -> Cost:
@@ -127,6 +128,9 @@ def sparse_cost(
         At k-points where H(k) is real.
     single : bool
         Factorized in single precision, and refined.
+    looks : int
+        At S(k), whether it is nearly singular: a factorization each, in single precision. What follows where it is,
+        is not in the cost.
     matrices : int
         Bytes of H(k) and S(k).
     width : int
@@ -148,9 +152,9 @@ def sparse_cost(
     vectors = number * n * (2 * 1.25 * n_vectors + 6 * n_wanted)
     kept, peak = (some * number / (1 + single) for some in (dissection.n_kept, dissection.n_peak))
     counting = width * n_entries * 2.5 + half * dissection.n_peak
-    worst = max(shifted + peak, shifted + kept + vectors, counting + vectors if counts else 0)
+    worst = max(shifted + peak, shifted + kept + vectors, counting + vectors if counts else 0, counting if looks else 0)
     flops = (1 + counts) * one + solutions + products + orthogonalization
-    return Cost(n_k * flops, int(matrices + worst), n_k * time)
+    return Cost(n_k * flops + looks * one, int(matrices + worst), n_k * time + looks * seconds[True])
 
 
 def _vectors(n_wanted: int) -> int:

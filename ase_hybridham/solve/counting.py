@@ -55,7 +55,8 @@ def counted_fermi_level(
     if solver.center is None:
         below, near = round(electrons / (degeneracy * n_spins)), max(1, solver.wanted(system.n_orbitals) // 4)
         pencil = solver.problem(system).pencil(k_points[0])
-        solver = solver.around(energy_with(pencil, below - near, below + near, local_level(system, below)))
+        least = min(below - near, pencil.n_states)
+        solver = solver.around(energy_with(pencil, least, below + near, local_level(system, below)))
 
     def level_of(energies: NDArray, first: int) -> float:
         rest = electrons - degeneracy * n_spins * first
@@ -64,7 +65,11 @@ def counted_fermi_level(
             return -np.inf if rest <= sure else np.inf
         return find_fermi_level(energies, weights, rest, degeneracy, width=width, smearing=smearing)
 
-    return _around_level(solver, system, k_points, level_of, REACH * width)
+    energies, first, level = _around_level(solver, system, k_points, level_of, REACH * width)
+    if not np.isfinite(level):  # all states are known and hold no more, as directions of S(k) are left out
+        every = np.concatenate([np.full((*energies.shape[:2], first), -np.inf), energies], axis=2)
+        level = find_fermi_level(every, weights, electrons, degeneracy, width=width, smearing=smearing)
+    return energies, first, level
 
 
 def counted_energies(
@@ -79,7 +84,7 @@ def _around_level(
 ) -> tuple[NDArray[np.float64], int, float]:
     """States at all k-points, until those that are not known lie farther from the level than `reach` (eV)."""
     assert solver.center is not None
-    problem, n = solver.problem(system), system.n_orbitals
+    problem = solver.problem(system)
     at_k = solver.over(system, k_points, _near)
     known = list(tqdm(at_k, total=len(k_points), desc="k-points of the Fermi level", leave=False, disable=None))
     for _ in range(ROUNDS):
@@ -90,7 +95,7 @@ def _around_level(
             for row, of_spins in enumerate(known)
             for spin, some in enumerate(of_spins)
             for up in (False, True)
-            if some.ends_before(level, reach, up=up, n=n)
+            if some.ends_before(level, reach, up=up)
         ]
         if not short:
             return energies, first, level
@@ -144,7 +149,8 @@ def local_level(system: LCAOSystem, below: int) -> float:
 
 def _near(solver: SparseSolver, pencil: Pencil) -> "_Known":
     assert solver.center is not None
-    return _Known.of(pencil.eigenpairs(solver.wanted(pencil.pattern.n), solver.center, count=solver.count))
+    found = pencil.eigenpairs(solver.wanted(pencil.pattern.n), solver.center, count=solver.count)
+    return _Known.of(found, pencil.n_states)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,27 +164,30 @@ class _Known:
         Number of states below.
     low, high : float
         Between these energies there is no other.
+    n_states : int
+        Of all energies.
     """
 
     energies: NDArray[np.float64]
     first: int
     low: float
     high: float
+    n_states: int
 
     @classmethod
-    def of(cls, found: Eigenpairs) -> "_Known":
+    def of(cls, found: Eigenpairs, n_states: int) -> "_Known":
         assert found.first_band is not None
-        return cls(found.energies, found.first_band, *found.window)
+        return cls(found.energies, found.first_band, *found.window, n_states)
 
     @property
     def end(self) -> int:
         """Number of the first state above."""
         return self.first + len(self.energies)
 
-    def ends_before(self, level: float, reach: float, *, up: bool, n: int) -> bool:
+    def ends_before(self, level: float, reach: float, *, up: bool) -> bool:
         """Whether states that are not known could matter at a level."""
         if up:
-            return self.end < n and not self.high > level + reach
+            return self.end < self.n_states and not self.high > level + reach
         return self.first > 0 and not self.low < level - reach
 
     def extended(self, pencil: Pencil, *, up: bool) -> "_Known":
@@ -189,12 +198,11 @@ class _Known:
             energy = energy_with(pencil, self.first - MORE // 2, self.first - 1, self.low)
         wanted = MORE
         while True:
-            more = _Known.of(pencil.eigenpairs(wanted, energy, count=False))
+            more = _Known.of(pencil.eigenpairs(wanted, energy, count=False), self.n_states)
             if more.first <= self.end and more.end >= self.first:
                 break
             wanted *= 2
         lower, upper = (self, more) if up else (more, self)
         kept = upper.energies[max(lower.end - upper.first, 0) :]
-        return _Known(
-            np.concatenate([lower.energies, kept]), lower.first, min(self.low, more.low), max(self.high, more.high)
-        )
+        low, high = min(self.low, more.low), max(self.high, more.high)
+        return _Known(np.concatenate([lower.energies, kept]), lower.first, low, high, self.n_states)

@@ -10,7 +10,15 @@ from threadpoolctl import threadpool_limits
 
 from ase_hybridham.errors import OverlapError
 from ase_hybridham.solve.bloch import BlochSum, check_k_points
-from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD, NotPositiveError, Orthonormal, Projected, Reduction, reduction
+from ase_hybridham.solve.pencil import (
+    OVERLAP_THRESHOLD,
+    NotPositiveError,
+    Orthonormal,
+    Projected,
+    Reduction,
+    check_threshold,
+    reduction,
+)
 from ase_hybridham.system import LCAOSystem, PairBlocks
 
 __all__ = ["eigenstates", "eigenvalues"]
@@ -74,8 +82,7 @@ def _for_every_k(
     system: LCAOSystem, k_points: ArrayLike, threshold: float, *, vectors: bool
 ) -> tuple[NDArray, NDArray]:
     k = check_k_points(k_points)
-    if not (np.isfinite(threshold) and threshold >= 0):
-        raise ValueError(f"overlap threshold: expected a number >= 0, got {threshold}")
+    check_threshold(threshold)
     hamiltonians, overlap = bloch_sums(system)
     n, n_spins = system.n_orbitals, len(hamiltonians)
     is_real = not any(np.iscomplexobj(h.blocks.values) for h in hamiltonians)
@@ -103,15 +110,16 @@ def _for_every_k(
                         if found is not None:
                             states[spin, row] = found
                 except LinAlgError as error:
-                    raise _failure(k[row], error, threshold) from None
+                    raise failure(k[row], error, threshold) from None
                 if isinstance(reduced, Projected):
                     dropped.append((reduced.smallest, reduced.n_dropped, row))
     if dropped:
-        _warn_of(dropped, k, n, threshold)
+        warn_of(dropped, k, n, threshold)
     return values, states
 
 
-def _warn_of(dropped: list[tuple[float, int, int]], k: NDArray, n: int, threshold: float) -> None:
+def warn_of(dropped: list[tuple[float, int, int]], k: NDArray, n: int, threshold: float) -> None:
+    """One line about directions that are left out: (smallest eigenvalue of S(k), how many, row of k)."""
     smallest, _, row = min(dropped)
     most = max(count for _, count, _ in dropped)
     logger.warning(
@@ -167,7 +175,7 @@ def _checked(blocks: PairBlocks, name: str) -> PairBlocks:
     return blocks.hermitian_part() if asymmetry else blocks
 
 
-def _failure(k: NDArray, error: LinAlgError, threshold: float) -> Exception:
+def failure(k: NDArray, error: LinAlgError, threshold: float) -> Exception:
     """What went wrong at a k-point that LAPACK gave up on."""
     where = f"k = {np.round(k, 6).tolist()}"
     if not isinstance(error, NotPositiveError):

@@ -80,7 +80,8 @@ def density_of_states(
     found = np.zeros((len(system.hamiltonian) or 1, len(groups.infos), len(grid)))
     check_smearing(smearing)
     reach = REACH[smearing] * width
-    picked = pick_between(system, solver, grid[0] - reach, grid[-1] + reach, k, vectors=bool(by))
+    edges = grid[0] - reach, grid[-1] + reach
+    picked = pick_between(system, solver, *edges, k, vectors=bool(by), overlap_threshold=overlap_threshold)
     if not by and picked is None:
         all_energies = eigenvalues(system, k, overlap_threshold=overlap_threshold)
         for of_spin, at_k in zip(found, all_energies, strict=True):

@@ -178,7 +178,7 @@ def filled(
 
     Arguments and errors as `fermi_level`.
     """
-    picked = pick_solver(system, solver)
+    picked = pick_solver(system, solver, overlap_threshold)
     if isinstance(picked, SparseSolver):
         return counted_fermi_level(picked, system, k_points, weights, electrons, width=width, smearing=smearing)
     energies, first = energies_of(system, k_points, picked, overlap_threshold=overlap_threshold)
@@ -210,7 +210,7 @@ def count_electrons(
     if at is None:
         raise ValueError("electrons: cannot be counted, this system has no Fermi level")
     k, w = mesh_or_given(system, k_points, weights, density)
-    picked = pick_solver(system, solver)
+    picked = pick_solver(system, solver, overlap_threshold)
     if isinstance(picked, SparseSolver):
         energies, first = counted_energies(picked, system, k, at, width=width)
     else:

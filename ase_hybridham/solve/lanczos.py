@@ -47,12 +47,22 @@ class BlockLanczos:
         Vectors a step.
     seed : int
         Of the random vectors it starts with.
+    without : array, shape (n, m), optional
+        Orthonormal directions of which the basis has nothing, and solutions should not.
     """
 
     def __init__(
-        self, solve: Product, overlap: Product, n: int, dtype: np.dtype, block: int = 8, seed: int = 0
+        self,
+        solve: Product,
+        overlap: Product,
+        n: int,
+        dtype: np.dtype,
+        block: int = 8,
+        seed: int = 0,
+        without: NDArray | None = None,
     ) -> None:
-        self._solve, self._overlap, self._block = solve, overlap, block
+        self._solve, self._overlap, self._block, self._without = solve, overlap, block, without
+        self._size = n if without is None else n - without.shape[1]  # of the whole space
         self._rng = np.random.default_rng(seed)
         self._gemm = get_blas_funcs("gemm", dtype=dtype)
         self.n_applied = 0  # vectors that A^-1 S was applied to
@@ -64,10 +74,10 @@ class BlockLanczos:
 
     def add_random(self) -> None:
         """Adds random vectors to the last block: of multiplets larger than the block, or an exhausted space."""
-        n = len(self._basis)
-        if self.n_basis == n:
+        if self.n_basis == self._size:
             return
-        w = self._rng.normal(size=(n, min(self._block, n - self.n_basis))).astype(self._basis.dtype)
+        shape = len(self._basis), min(self._block, self._size - self.n_basis)
+        w = self._rng.normal(size=shape).astype(self._basis.dtype)
         if np.iscomplexobj(w):
             w += 1j * self._rng.normal(size=w.shape)
         self._append(np.asfortranarray(w))
@@ -81,7 +91,7 @@ class BlockLanczos:
         self.n_applied = stop
         self._t[:stop, start:stop] = h
         self._t[stop : self.n_basis, start:stop] = r
-        if self.n_basis == stop < len(self._basis):  # the space is invariant
+        if self.n_basis == stop < self._size:  # the space is invariant
             self.add_random()
 
     def ritz(self) -> tuple[NDArray[np.float64], NDArray, NDArray[np.float64]]:
@@ -113,7 +123,7 @@ class BlockLanczos:
                 before = float((np.abs(np.diagonal(gram)) + np.linalg.norm(h, axis=0) ** 2).max())
             lengths, u = np.linalg.eigh(gram)
             keep = lengths > NOISE * before
-            keep[: max(0, len(keep) - (len(w) - m))] = False  # there are no more than n; S that is singular makes noise
+            keep[: max(0, len(keep) - (self._size - m))] = False  # there are no more; S that is singular makes noise
             if not keep.any():
                 return h, np.zeros((0, r.shape[1]), dtype=r.dtype)
             lengths, u = lengths[keep], u[:, keep]
@@ -131,6 +141,8 @@ class BlockLanczos:
     def _project_out(self, h: NDArray, r: NDArray, w: NDArray) -> tuple[NDArray, NDArray]:
         """Takes V c out of w, the block so far being V h + w r."""
         m = self.n_basis
+        if self._without is not None:  # S would not see it
+            w = np.asfortranarray(w - self._without @ (self._without.conj().T @ w))
         if not m:
             return h, w
         c = self._gemm(1.0, self._s_basis[:, :m], w, trans_a=2)
@@ -141,7 +153,7 @@ class BlockLanczos:
         n, capacity = self._basis.shape
         if m <= capacity:
             return
-        capacity = min(n, max(m, 12 * self._block, 3 * capacity // 2))
+        capacity = min(self._size, max(m, 12 * self._block, 3 * capacity // 2))
         for name in ("_basis", "_s_basis"):
             old, new = getattr(self, name), np.empty((n, capacity), dtype=self._basis.dtype, order="F")
             new[:, : old.shape[1]] = old

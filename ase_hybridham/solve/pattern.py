@@ -106,6 +106,16 @@ class Pattern:
         all_rows = [np.tile(self.columns(atom), size) for atom, size in enumerate(self.sizes)]
         return np.concatenate([np.empty(0, dtype=np.int64), *all_rows]).astype(self.indptr.dtype)
 
+    @cached_property
+    def diagonal(self) -> NDArray[np.int64]:
+        """Where the elements of the diagonal are in an array of all elements, shape (n,)."""
+        places = [np.empty(0, dtype=np.int64)]
+        for atom, size in enumerate(self.sizes):
+            columns = self.columns(atom)
+            first = self.row_ends[atom] + np.searchsorted(columns, self.starts[atom])
+            places.append(first + np.arange(size) * (len(columns) + 1))
+        return np.concatenate(places)
+
     def columns(self, atom: int) -> NDArray[np.int64]:
         """Columns of every row of an atom, shape (n_columns,)."""
         return self.all_columns[self.column_ends[atom] : self.column_ends[atom + 1]]
@@ -156,6 +166,12 @@ class BlockMatrix:
         """This less a multiple of another one with the same phases."""
         values = np.multiply(other.values, -factor, dtype=np.result_type(self.values, other.values))
         values += self.values
+        return BlockMatrix(self.pattern, values, self.phases)
+
+    def plus_diagonal(self, numbers: NDArray[np.float64] | float) -> "BlockMatrix":
+        """This with numbers added on the diagonal, shape (n,), where phases are 1."""
+        values = self.values.copy()
+        values[self.pattern.diagonal] += numbers
         return BlockMatrix(self.pattern, values, self.phases)
 
     def astype(self, dtype: DTypeLike) -> "BlockMatrix":

@@ -28,6 +28,7 @@ __all__ = [
     "Orthonormal",
     "Projected",
     "Reduction",
+    "check_threshold",
     "reduction",
 ]
 
@@ -117,6 +118,12 @@ class Projected:
         if states is not None:
             states = np.hstack([self.columns @ states, np.zeros((n, n - kept))])
         return values, states
+
+
+def check_threshold(threshold: float) -> None:
+    """ValueError for one of S that is negative or not a finite number."""
+    if not (np.isfinite(threshold) and threshold >= 0):
+        raise ValueError(f"overlap threshold: expected a number >= 0, got {threshold}")
 
 
 def reduction(s: NDArray, threshold: float) -> Factored | Projected:

@@ -3,39 +3,34 @@
 `SparseProblem` is a system, `Pencil` its H and S at a k-point, `Factor` a factorization of A = H - sigma S, which
 solves A x = b and counts the states below sigma. The engine behind it is one that `Engine` describes.
 
-Nothing here inverts S or leaves directions out. Where S is nearly singular the ghost states of `pencil` are states as
-others are, found and counted. c^dagger S c / c^dagger c tells which they are: it is hardly above the smallest
-eigenvalue of S. Of a state that is below the threshold of `pencil` a part at least is in what the dense solver leaves
-out.
+Where S(k) is nearly singular all of them leave the same directions out as the dense solver (`pencil`): states and
+counts are those of vectors in the others.
 """
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import LinAlgError
+from scipy.linalg import eigh, qr
 
 from ase_hybridham.solve.assembly import Assembly
 from ase_hybridham.solve.bloch import check_k_points
 from ase_hybridham.solve.cost import Cost, sparse_cost
-from ase_hybridham.solve.dense import checked_operators
+from ase_hybridham.solve.deflation import directions_below
+from ase_hybridham.solve.dense import checked_operators, failure
 from ase_hybridham.solve.dissection import dissect
+from ase_hybridham.solve.factor import Engine, Factor, LeftOut, tries_at
 from ase_hybridham.solve.lanczos import BlockLanczos, rayleigh_ritz
 from ase_hybridham.solve.multifrontal import Multifrontal
 from ase_hybridham.solve.pattern import BlockMatrix, Pattern
+from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD, NotPositiveError, check_threshold
 from ase_hybridham.system import LCAOSystem, PairBlocks
 
-__all__ = ["Eigenpairs", "Engine", "Factor", "Factorized", "Pencil", "SparseProblem"]
+__all__ = ["Eigenpairs", "Pencil", "SparseProblem"]
 
-# |A x - b| / |b| of one solution, above which a factorization is not trusted: sigma is next to an eigenvalue, or
-# elements grew. Of 44 counts next to eigenvalues those that were wrong had more than 0.05 in single precision.
-TRUSTED = {"f": 1e-2, "d": 1e-6}
-# Then sigma moves by these, in eV, one after the other, and at last the precision becomes double.
-MOVES = (0.0, 1e-6, 1e-5, 1e-4)
 # A single-precision factorization counts where no energy that was found is so near, in eV.
 CLEAR = 1e-4
 # Vectors that Lanczos may take, for each state that is wanted, and besides.
@@ -45,26 +40,10 @@ STEPS = 2
 LEAST_VECTORS = 2.5
 # Steps that random vectors are given to bring up what was missed.
 AGAIN = 8
+# Up to so many orbitals LAPACK finds all states where more than half are wanted, for which Lanczos has no room.
+FEW = 400
 
 logger = logging.getLogger(__name__)
-
-
-class Factorized(Protocol):
-    """A matrix that an engine factorized."""
-
-    @property
-    def negative(self) -> int | None:
-        """Number of negative eigenvalues; None if the engine cannot tell."""
-
-    def solve(self, b: NDArray) -> NDArray:
-        """A^-1 b, shape (n, n_columns), in the precision of the matrix."""
-
-
-class Engine(Protocol):
-    """What factorizes Hermitian matrices of one pattern, which it has analyzed when it is made."""
-
-    def factor(self, matrix: BlockMatrix) -> Factorized:
-        """Of a matrix real or complex, in single or double precision; LinAlgError if it is singular."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,86 +81,6 @@ class Eigenpairs:
         """States in the window that were not found; None if nobody counted."""
         return None if self.n_counted is None else self.n_counted - len(self.energies)
 
-    @property
-    def overlaps(self) -> NDArray[np.float64]:
-        """c^dagger S c / c^dagger c, shape (n,); of a ghost state hardly above the smallest eigenvalue of S."""
-        return 1 / np.einsum("na,na->a", self.vectors.conj(), self.vectors).real
-
-
-class Factor:
-    """A = H - sigma S, factorized.
-
-    Parameters
-    ----------
-    pencil : Pencil
-    sigma : float
-        eV. Where it cannot be used it is moved, by 1e-4 eV at most.
-    single : bool
-        In single precision; solutions are refined to double.
-
-    Raises
-    ------
-    LinAlgError
-        If no factorization near sigma passes the test.
-    """
-
-    sigma: float
-    residual: float  # |A x - b| / |b| of a test
-
-    def __init__(self, pencil: "Pencil", sigma: float, *, single: bool = False) -> None:
-        rng = np.random.default_rng(0)
-        self._b = rng.normal(size=(pencil.pattern.n, 1))
-        self._engine = pencil.engine
-        tries = [(sigma + move, kind) for kind in ((True, False) if single else (False,)) for move in MOVES]
-        for self.sigma, self.single in tries:
-            self._factorized: Factorized | None = None
-            self._matrix = pencil.shifted(self.sigma)
-            try:
-                self.residual = self._test()
-            except LinAlgError:
-                self.residual = np.inf
-                continue
-            if self.residual < TRUSTED["f" if self.single else "d"]:
-                return
-            logger.debug("factorization at %.9f eV: residual %.1e; sigma moves", self.sigma, self.residual)
-        raise LinAlgError(
-            f"sparse factorization at {sigma:.6f} eV: expected a residual below {TRUSTED['d']:g}, got "
-            f"{self.residual:.1e}; choose another energy or engine"
-        )
-
-    @cached_property
-    def negative(self) -> int | None:
-        """Number of states below sigma; None if the engine does not tell."""
-        return self._again().negative
-
-    def release(self) -> None:
-        """Frees the factorization, to make room for others; the next solution makes it once more."""
-        self._factorized = None
-
-    def solve(self, b: NDArray) -> NDArray:
-        """A^-1 b, in double precision, shape (n, n_columns)."""
-        x = self._once(b)
-        return x + self._once(b - self._matrix.product(x)) if self.single else x
-
-    def _again(self) -> Factorized:
-        if self._factorized is None:
-            matrix = self._matrix
-            self._factorized = self._engine.factor(matrix.astype(_single(matrix.dtype)) if self.single else matrix)
-        return self._factorized
-
-    def _once(self, b: NDArray) -> NDArray:
-        if not self.single:
-            return self._again().solve(b)
-        scale = np.abs(b).max(axis=0)
-        scale[scale == 0] = 1.0
-        x = self._again().solve((b / scale).astype(_single(b.dtype)))
-        return x.astype(b.dtype) * scale
-
-    def _test(self) -> float:
-        with np.errstate(all="ignore"):  # what is not a finite number fails the test
-            b = self._b.astype(self._matrix.dtype)
-            return float(np.linalg.norm(self._matrix.product(self._once(b)) - b) / np.linalg.norm(b))
-
 
 @dataclass(frozen=True, eq=False)
 class Pencil:
@@ -194,34 +93,45 @@ class Pencil:
         In double precision, over one pattern and with the same phases; eV, and 1.
     single : bool
         Factorize in single precision, and refine.
+    left_out : LeftOut, optional
+        Directions in which S is nearly singular: no state has a part in them.
     """
 
     engine: Engine
     h: BlockMatrix
     s: BlockMatrix
     single: bool = False
+    left_out: LeftOut | None = None
 
     @property
     def pattern(self) -> Pattern:
         """Where the matrices have elements."""
         return self.h.pattern
 
+    @property
+    def n_states(self) -> int:
+        """Of all energies: orbitals, less directions that are left out."""
+        return self.pattern.n - (0 if self.left_out is None else self.left_out.vectors.shape[1])
+
     def shifted(self, sigma: float) -> BlockMatrix:
         """H - sigma S."""
         return self.h.minus(sigma, self.s)
 
-    def factor(self, sigma: float) -> Factor:
-        """H - sigma S, factorized."""
-        return Factor(self, sigma, single=self.single)
+    def factor(self, sigma: float, *, single: bool | None = None) -> Factor:
+        """H - sigma S, factorized; sigma in eV, moved by 1e-4 at most where it cannot be used."""
+        tries = tries_at(sigma, single=self.single if single is None else single)
+        return Factor(self.engine, self.shifted, tries, self.left_out)
 
     def count(self, energy: float) -> int | None:
         """Number of states below an energy in eV; None if the engine does not tell."""
-        return Factor(self, energy, single=self.single).negative
+        return self.factor(energy).negative
 
     def eigenpairs(
         self, n_wanted: int, sigma: float, *, block: int = 8, tolerance: float = 1e-4, count: bool = True
     ) -> Eigenpairs:
         """The states nearest to an energy: at least as many as wanted, and multiplets as a whole.
+
+        Of few orbitals, where they are more than about half of the states, LAPACK finds all.
 
         Parameters
         ----------
@@ -241,22 +151,26 @@ class Pencil:
         ValueError
             If the system is too small for so many, or Lanczos does not converge.
         """
-        n = self.pattern.n
-        if not 1 <= n_wanted <= (n - 2 * block) // 2:
+        n, m = self.pattern.n, self.n_states
+        half = (m - 2 * block) // 2
+        most = m if n <= FEW else half
+        if not 1 <= n_wanted <= most:
             raise ValueError(
-                f"eigenpairs: expected 1 to {max((n - 2 * block) // 2, 0)} states of {n} orbitals, got {n_wanted}; "
-                "use the dense solver"
+                f"eigenpairs: expected 1 to {most} states of {n} orbitals, got {n_wanted}; use the dense solver"
             )
+        if n_wanted > half:
+            return self._all()
         factor = self.factor(sigma)
-        lanczos = BlockLanczos(factor.solve, self.s.product, n, self.h.dtype, block)
-        most = min(n, MOST_VECTORS * (n_wanted + 2 * block))
+        without = None if self.left_out is None else self.left_out.vectors
+        lanczos = BlockLanczos(factor.solve, self.s.product, n, self.h.dtype, block, without=without)
+        most = min(m, MOST_VECTORS * (n_wanted + 2 * block))
         for again in (False, True):
             found = self._converged(lanczos, factor, n_wanted, block, tolerance, most, count)
             if not found.n_missing:
                 return found
             if not again:
                 lanczos.add_random()
-                most = min(n, most + lanczos.n_applied)
+                most = min(m, most + lanczos.n_applied)
                 logger.info("eigenpairs: %d states missing; looking again", found.n_missing)
                 for _ in range(AGAIN):
                     lanczos.step()
@@ -275,7 +189,7 @@ class Pencil:
     ) -> Eigenpairs:
         candidates = n_wanted + block
         y = _converge(lanczos, candidates, tolerance, most)
-        energies, vectors, residuals = rayleigh_ritz(self.h.product, self.s.product, lanczos.vectors(y))
+        energies, vectors, residuals = rayleigh_ritz(self._h_product, self.s.product, lanczos.vectors(y))
         low, high = _window(energies, factor.sigma, n_wanted)
         inside = (energies > low) & (energies < high)
         below = None if factor.negative is None else factor.negative - int((energies[inside] < factor.sigma).sum())
@@ -292,11 +206,26 @@ class Pencil:
         clear = min(np.abs(energies - edge).min() for edge in (low, high)) > CLEAR
         counted = None
         for single in (True, False) if clear else (False,):
-            a, b = (Factor(self, edge, single=single).negative for edge in (low, high))
+            a, b = (self.factor(edge, single=single).negative for edge in (low, high))
             counted = None if a is None or b is None else b - a
             if counted == expected:
                 break
         return counted
+
+    def _h_product(self, x: NDArray) -> NDArray:
+        h_x = self.h.product(x)
+        return h_x if self.left_out is None else self.left_out.project(h_x)
+
+    def _all(self) -> Eigenpairs:
+        """All states, by LAPACK, in a basis Q of what is not left out."""
+        n = self.pattern.n
+        without = np.empty((n, 0)) if self.left_out is None else self.left_out.vectors
+        q = qr(without)[0][:, without.shape[1] :]
+        h, s = (q.conj().T @ matrix.product(q) for matrix in (self.h, self.s))
+        energies, vectors = eigh(h, s)
+        vectors = q @ vectors
+        residuals = np.linalg.norm(self._h_product(vectors) - self.s.product(vectors) * energies, axis=0)
+        return Eigenpairs(energies, vectors, residuals, (-np.inf, np.inf), 0, len(energies), 0)
 
 
 class SparseProblem:
@@ -310,31 +239,65 @@ class SparseProblem:
         Pattern -> Engine.
     single : bool
         Factorize in single precision, and refine: half the memory, 0.55 of the time.
+    overlap_threshold : float
+        As in `eigenvalues`; with 0 nobody looks at S(k).
 
     Raises
     ------
     OverlapError
         If S is missing.
     ValueError
-        If H is missing, or a matrix element is not a finite number.
+        If H is missing, a matrix element is not a finite number, or the threshold is negative.
     """
 
     def __init__(
-        self, system: LCAOSystem, engine: Callable[[Pattern], Engine] = Multifrontal, *, single: bool = False
+        self,
+        system: LCAOSystem,
+        engine: Callable[[Pattern], Engine] = Multifrontal,
+        *,
+        single: bool = False,
+        overlap_threshold: float = OVERLAP_THRESHOLD,
     ) -> None:
+        check_threshold(overlap_threshold)
         hamiltonians, overlap = checked_operators(system)
         self.n_spins = len(hamiltonians)
         self.single = single
+        self.overlap_threshold = 0.0 if overlap is None else overlap_threshold
         self.pattern = Pattern.of(hamiltonians[0], system.atoms)
         self.engine = engine(self.pattern)
         self._is_real = not any(np.iscomplexobj(h.values) for h in hamiltonians)
         self._assembly = Assembly(self.pattern, [*hamiltonians, _one(hamiltonians[0]) if overlap is None else overlap])
+        self._left_out: dict[bytes, LeftOut | None] = {}  # of k-points: where it is nothing, and the last one
 
     def pencil(self, k_point: ArrayLike, spin: int = 0) -> Pencil:
-        """H and S at a fractional k-point; real where k = -k modulo a reciprocal vector."""
+        """H and S at a fractional k-point; real where k = -k modulo a reciprocal vector.
+
+        Raises
+        ------
+        OverlapError
+            If an eigenvalue of S(k) is below minus the threshold.
+        """
         (k,) = check_k_points(np.asarray(k_point, dtype=float)[None])
         *h, s = self._assembly.at(k, real=self._is_real and not np.any(2 * k % 1))
-        return Pencil(self.engine, h[spin], s, self.single)
+        return Pencil(self.engine, h[spin], s, self.single, self._directions(k, s))
+
+    def _directions(self, k: NDArray, s: BlockMatrix) -> LeftOut | None:
+        """What is left out at a k-point, of all spins."""
+        if not self.overlap_threshold:
+            return None
+        if k.tobytes() not in self._left_out:
+            try:
+                found = directions_below(self._counting, s, self.overlap_threshold)
+            except NotPositiveError as error:
+                raise failure(k, error, self.overlap_threshold) from None
+            self._left_out = {at: some for at, some in self._left_out.items() if not some}
+            self._left_out[k.tobytes()] = found
+        return self._left_out[k.tobytes()]
+
+    @cached_property
+    def _counting(self) -> Engine:
+        """An engine that counts at every k-point, which others do not."""
+        return self.engine if isinstance(self.engine, Multifrontal) else Multifrontal(self.pattern)
 
     def cost(self, n_wanted: int, n_k: int = 1, *, count: bool = True, real: bool = False) -> Cost:
         """What states at some k-points cost, those of all spins, if the engine is the multifrontal one.
@@ -357,7 +320,10 @@ class SparseProblem:
         real = real and self._is_real
         matrices, width = self._assembly.sizes(real=real)
         options = {"count": count, "real": real, "single": self.single}
-        return sparse_cost(dissection, n, n_entries, n_wanted, n_pencils, **options, matrices=matrices, width=width)
+        looks = n_k if self.overlap_threshold else 0
+        return sparse_cost(
+            dissection, n, n_entries, n_wanted, n_pencils, **options, looks=looks, matrices=matrices, width=width
+        )
 
 
 def _one(like: PairBlocks) -> PairBlocks:
@@ -366,10 +332,6 @@ def _one(like: PairBlocks) -> PairBlocks:
     for atom in range(like.pairs.n_atoms):  # their pairs with themselves come first
         np.fill_diagonal(one.block(atom), 1.0)
     return one
-
-
-def _single(dtype: np.dtype) -> np.dtype:
-    return np.dtype(np.complex64 if np.issubdtype(dtype, np.complexfloating) else np.float32)
 
 
 def _converge(lanczos: BlockLanczos, n_wanted: int, tolerance: float, most: int) -> NDArray:

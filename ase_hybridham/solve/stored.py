@@ -113,7 +113,7 @@ def number_states(system: LCAOSystem, states: StoredStates, *, progress: bool = 
             f"system: expected {n_spins} spin(s) and {n_states} orbitals or more, got {len(system.hamiltonian)} and "
             f"{system.n_orbitals}; is it the one that was solved?"
         )
-    problem = SparseProblem(system)
+    problem = SparseProblem(system, overlap_threshold=0.0)  # the other program leaves nothing out
     first, missing = np.zeros((n_spins, n_k), dtype=np.int64), np.zeros((n_spins, n_k), dtype=np.int64)
     for row, k in enumerate(tqdm(states.k_points, desc="counts", leave=False, disable=None if progress else True)):
         for spin in range(n_spins):

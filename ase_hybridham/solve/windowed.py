@@ -15,12 +15,13 @@ from tqdm import tqdm
 
 from ase_hybridham.parallel import ordered_results
 from ase_hybridham.solve.cost import dense_cost
-from ase_hybridham.solve.dense import eigenvalues
+from ase_hybridham.solve.dense import eigenvalues, warn_of
+from ase_hybridham.solve.factor import Engine
 from ase_hybridham.solve.memory import available_memory
 from ase_hybridham.solve.multifrontal import Multifrontal
-from ase_hybridham.solve.pattern import BlockMatrix, Pattern
-from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD, PREDICTED_THRESHOLD
-from ase_hybridham.solve.sparse import Engine, Pencil, SparseProblem
+from ase_hybridham.solve.pattern import Pattern
+from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD, check_threshold
+from ase_hybridham.solve.sparse import Pencil, SparseProblem
 from ase_hybridham.solve.states import Eigensolver, Solved, rectangle
 from ase_hybridham.system import LCAOSystem
 
@@ -68,6 +69,8 @@ class SparseSolver:
         Compare the number of states with two counts, see `Pencil.eigenpairs`. Those in a `window` always are.
     processes : int
         k-points at the same time, each with one thread for linear algebra and a factorization of its own in memory.
+    overlap_threshold : float, optional
+        As in `eigenvalues`; by default that of what uses the solver.
 
     Raises
     ------
@@ -85,6 +88,7 @@ class SparseSolver:
         single: bool | None = None,
         count: bool = True,
         processes: int = 1,
+        overlap_threshold: float | None = None,
     ) -> None:
         if n_states is not None and not (n_states >= 1 and n_states == int(n_states)):
             raise ValueError(f"sparse solver: expected 1 state or more, got {n_states}")
@@ -95,14 +99,20 @@ class SparseSolver:
         self.n_states, self.center, self.window = None if n_states is None else int(n_states), center, window
         if processes < 1:
             raise ValueError(f"sparse solver: expected 1 process or more, got {processes}")
+        if overlap_threshold is not None:
+            check_threshold(overlap_threshold)
         self.engine, self.single, self.count, self.processes = engine, single, count, processes
-        self._looked: list[SparseProblem] = []  # the last one whose S was looked at
+        self.overlap_threshold = overlap_threshold
         self._known: list[tuple[LCAOSystem, SparseProblem]] = []  # the last one; shared by copies
 
     def around(self, center: float, window: float | None = None) -> "SparseSolver":
         """The same with a center, and a window, where it has none."""
         center = center if self.center is None else self.center
         return self._with(center=center, window=window if self.window is None else self.window)
+
+    def leaving_out(self, overlap_threshold: float | None) -> "SparseSolver":
+        """The same with a threshold where it has none."""
+        return self if self.overlap_threshold is not None else self._with(overlap_threshold=overlap_threshold)
 
     def _with(self, **changes: Any) -> "SparseSolver":
         other = SparseSolver()
@@ -117,12 +127,14 @@ class SparseSolver:
         OverlapError, ValueError
             As `SparseProblem`.
         """
+        threshold = OVERLAP_THRESHOLD if self.overlap_threshold is None else self.overlap_threshold
         for known, problem in self._known:
-            if known.hamiltonian is system.hamiltonian and known.overlap is system.overlap:
+            same = known.hamiltonian is system.hamiltonian and known.overlap is system.overlap
+            if same and problem.overlap_threshold in (threshold, 0.0 if system.overlap is None else threshold):
                 return problem
-        self._known.clear()
-        self._known.append((system, SparseProblem(system, self.engine, single=bool(self.single))))
-        return self._known[0][1]
+        problem = SparseProblem(system, self.engine, single=bool(self.single), overlap_threshold=threshold)
+        self._known[:] = [(system, problem)]
+        return problem
 
     def __call__(self, system: LCAOSystem, k_points: NDArray) -> Iterator[list[Solved]]:
         """See `Eigensolver`."""
@@ -141,9 +153,15 @@ class SparseSolver:
             If a process ends from outside.
         """
         self._admit(system, len(k_points))
-        self._warn_of_ghosts(system, k_points)
-        solver = self._with(single=self.problem(system).single)  # other processes do as this one
-        for _, found in ordered_results(_AtK(solver, system, what), list(k_points), self.processes):
+        problem = self.problem(system)
+        solver = self._with(single=problem.single)  # other processes do as this one
+        dropped: list[tuple[float, int, int]] = []
+        every = ordered_results(_AtK(solver, system, what), list(k_points), self.processes)
+        for row, (_, (found, left_out)) in enumerate(every):
+            if left_out is not None:
+                dropped.append((*left_out, row))
+            if dropped and row + 1 == len(k_points):  # nobody may ask for more
+                warn_of(dropped, k_points, system.n_orbitals, problem.overlap_threshold)
             yield found
 
     def _admit(self, system: LCAOSystem, n_k: int) -> None:
@@ -177,25 +195,9 @@ class SparseSolver:
                 cost.describe(),
             )
 
-    def _warn_of_ghosts(self, system: LCAOSystem, k_points: NDArray) -> None:
-        """Tell, once for a system, where S(k) is nearly singular: ghosts shift counts wherever their energies lie."""
-        problem = self.problem(system)
-        if system.overlap is None or not len(k_points) or problem in self._looked:
-            return
-        self._looked[:] = [problem]
-        few = _nearly_singular(problem.pencil(k_points[0]), PREDICTED_THRESHOLD)
-        if few:
-            logger.warning(
-                "S(k) has %d eigenvalues below %g at k = %s: as many states may not exist, and shift the Fermi level "
-                "and the numbers of bands (docs/singular.md); use the dense solver, which leaves such directions out",
-                few,
-                PREDICTED_THRESHOLD,
-                np.round(k_points[0], 6).tolist(),
-            )
-
     def __getstate__(self) -> dict[str, Any]:
         # what is known of a system takes more room than the system
-        return {**self.__dict__, "_known": [], "_looked": []}
+        return {**self.__dict__, "_known": []}
 
     def wanted(self, n_orbitals: int) -> int:
         """States to look for at a k-point."""
@@ -218,25 +220,39 @@ class _AtK(Generic[Found]):
     system: LCAOSystem
     what: Callable[[SparseSolver, Pencil], Found]
 
-    def __call__(self, k: NDArray) -> list[Found]:
-        problem = self.solver.problem(self.system)
-        return [self.what(self.solver, problem.pencil(k, spin)) for spin in range(len(self.system.hamiltonian))]
+    def __call__(self, k: NDArray) -> tuple[list[Found], tuple[float, int] | None]:
+        """With the smallest eigenvalue of S(k), and how many directions are left out, if some are."""
+        problem, found, left_out = self.solver.problem(self.system), [], None
+        for spin in range(len(self.system.hamiltonian)):
+            pencil = problem.pencil(k, spin)
+            found.append(self.what(self.solver, pencil))
+            left_out = pencil.left_out
+        return found, None if left_out is None else (left_out.smallest, left_out.vectors.shape[1])
 
 
-def pick_solver(system: LCAOSystem, solver: Solver) -> Eigensolver | None:
+def pick_solver(system: LCAOSystem, solver: Solver, overlap_threshold: float | None = None) -> Eigensolver | None:
     """The solver that a word means, None for LAPACK and all states; a solver is what it is.
+
+    Parameters
+    ----------
+    system : LCAOSystem
+    solver : Solver
+    overlap_threshold : float, optional
+        For a `SparseSolver` that has none of its own.
 
     Raises
     ------
     ValueError
         If the word is unknown.
     """
+    if isinstance(solver, SparseSolver):
+        return solver.leaving_out(overlap_threshold)
     if callable(solver):
         return solver
     if solver not in ("auto", "dense", "sparse"):
         raise ValueError(f"solver: expected 'auto', 'dense', 'sparse' or a function, got {solver!r}")
     if solver == "auto":
-        return None if system.n_orbitals <= DENSE_ORBITALS else SparseSolver()
+        return None if system.n_orbitals <= DENSE_ORBITALS else SparseSolver(overlap_threshold=overlap_threshold)
     if solver == "dense":
         need, free = dense_cost(system).bytes, available_memory()
         if need > free:
@@ -245,11 +261,18 @@ def pick_solver(system: LCAOSystem, solver: Solver) -> Eigensolver | None:
                 f"{free / 2**30:.1f}; use solver 'sparse'"
             )
         return None
-    return SparseSolver()
+    return SparseSolver(overlap_threshold=overlap_threshold)
 
 
 def pick_between(
-    system: LCAOSystem, solver: Solver, low: float, high: float, k_points: NDArray, *, vectors: bool
+    system: LCAOSystem,
+    solver: Solver,
+    low: float,
+    high: float,
+    k_points: NDArray,
+    *,
+    vectors: bool,
+    overlap_threshold: float = OVERLAP_THRESHOLD,
 ) -> Eigensolver | None:
     """The solver of all states between two energies in eV; "auto" takes LAPACK where there are too many.
 
@@ -258,7 +281,7 @@ def pick_between(
     OverlapError, ValueError
         As `pick_solver` and `SparseProblem`.
     """
-    picked = pick_solver(system, solver)
+    picked = pick_solver(system, solver, overlap_threshold)
     if not isinstance(picked, SparseSolver):
         return picked
     picked = picked.around(0.5 * (low + high), 0.5 * (high - low))
@@ -320,16 +343,6 @@ def states_between(pencil: Pencil, low: float, high: float) -> Solved:
     empty = np.empty((pencil.pattern.n, 0), dtype=pencil.h.dtype)
     energies = np.concatenate([np.empty(0), *(some.energies for some in found)])
     return Solved(energies, np.hstack([empty, *(some.vectors for some in found)]), edges[low])
-
-
-def _nearly_singular(pencil: Pencil, threshold: float) -> int | None:
-    """Number of eigenvalues of S(k) below a threshold; None if the engine does not count."""
-    pattern, values = pencil.pattern, np.zeros_like(pencil.s.values)
-    for atom, start in enumerate(pattern.starts[:-1]):
-        rows = BlockMatrix(pattern, values).rows(atom)  # a view
-        rows[pattern.columns(atom) == start + np.arange(len(rows))[:, None]] = 1.0
-    one = BlockMatrix(pattern, values, pencil.s.phases)  # the phase of an atom with itself is 1
-    return Pencil(pencil.engine, pencil.s, one, pencil.single).count(threshold)
 
 
 def _slices(pencil: Pencil, low: float, high: float, below: int, up_to: int) -> Iterator[Solved]:

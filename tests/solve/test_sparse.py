@@ -7,9 +7,9 @@ import pytest
 from scipy.linalg import LinAlgError, eigh
 
 from ase_hybridham.errors import OverlapError
+from ase_hybridham.solve import factor as factorization
 from ase_hybridham.solve import sparse
 from ase_hybridham.solve.multifrontal import Multifrontal
-from ase_hybridham.solve.pattern import BlockMatrix, Pattern
 from ase_hybridham.solve.sparse import Eigenpairs, Pencil, SparseProblem
 from ase_hybridham.solve.superlu import SuperLU
 from ase_hybridham.system import LCAOSystem
@@ -107,7 +107,7 @@ def test_a_shift_on_an_energy_is_moved_and_said(make_graphene):
 def test_a_factorization_that_solves_wrongly_is_not_trusted(bilayer, monkeypatch):
     problem = SparseProblem(bilayer)
     pencil = problem.pencil(GENERAL)
-    monkeypatch.setattr(sparse, "TRUSTED", {"f": 0.0, "d": 0.0})
+    monkeypatch.setattr(factorization, "TRUSTED", {"f": 0.0, "d": 0.0})
     with pytest.raises(LinAlgError, match="expected a residual below"):
         pencil.count(0.0)
 
@@ -163,27 +163,6 @@ def test_one_vector_at_a_time_finds_multiplets_after_all(make_system, caplog):
         assert "use larger blocks" in caplog.text
     else:
         assert len(few.energies) % 6 == 0
-
-
-def test_ghosts_of_a_nearly_singular_overlap_are_found_and_known(bilayer):
-    """Two orbitals that are the same but for 1e-3, and an error of 3e-6 eV in H: a level far below all others."""
-    pencil = SparseProblem(bilayer).pencil(GENERAL)
-    h, s = (matrix.csr().toarray() for matrix in (pencil.h, pencil.s))
-    regular, n = dense(pencil), len(h)
-    mixing = np.eye(n)
-    mixing[:2, 1] = 1, 1e-3
-    h, s = (mixing.T @ m @ mixing for m in (h, s))
-    h[1, 1] -= 3e-6
-    whole = Pattern(np.array([n]), np.zeros((1, 3)), np.array([0]), np.array([0, 1]))
-    twins = Pencil(Multifrontal(whole), BlockMatrix(whole, h.ravel()), BlockMatrix(whole, s.ravel()))
-    energies, smallest = eigh(h, s, eigvals_only=True), np.linalg.eigvalsh(s)[0]
-    assert smallest < 1e-6
-    assert energies[0] < regular[0] - 5.0
-    low = twins.eigenpairs(8, energies[0] + 1.0)
-    check(low, twins, energies, 8, 1e-4)
-    assert low.overlaps[0] < 3 * smallest
-    assert low.overlaps[1:].min() > 20 * smallest
-    assert twins.count(0.5 * (energies[0] + energies[1])) == 1
 
 
 @pytest.mark.parametrize("n_wanted", [0, 230, 10**6])
