@@ -223,7 +223,7 @@ def overlap_of_another(folder):
         (lambda f: [f / "deeph", "--kpts", "0", "1", "1"], "three positive integers"),
         (lambda f: [f / "deeph", "-o", "bands.xyz"], "expected a suffix of"),
         (lambda f: [f / "deeph", "--states", "0"], "--states: expected 1 or more"),
-        (lambda f: [f / "deeph", "--states", "40"], "expected 1 to 5 states of 26 orbitals"),
+        (lambda f: [f / "deeph", "--states", "40"], "expected 1 to 26 states of 26 orbitals"),
         (lambda f: [f / "deeph", "--states", "4", "--solver", "dense"], "the dense solver finds all states"),
         (lambda f: ["data.h5:nothing"], "data.h5"),
     ],
