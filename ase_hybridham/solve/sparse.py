@@ -315,14 +315,21 @@ class SparseProblem:
         real : bool
             At k-points where H(k) is real.
         """
+        return self._cost(n_wanted, n_k * self.n_spins, n_k, count=count, real=real, single=self.single)
+
+    def cost_of_counts(self, n_counts: int, n_k: int = 1) -> Cost:
+        """What so many counts at some k-points cost, those of all spins, in single precision."""
+        return self._cost(0, n_counts * n_k * self.n_spins, n_k, count=False, real=False, single=True)
+
+    def _cost(self, n_wanted: int, n_pencils: int, n_k: int, *, count: bool, real: bool, single: bool) -> Cost:
         dissection = self.engine.dissection if isinstance(self.engine, Multifrontal) else dissect(self.pattern)
-        n, n_entries, n_pencils = self.pattern.n, self.pattern.n_entries, n_k * self.n_spins
         real = real and self._is_real
         matrices, width = self._assembly.sizes(real=real)
-        options = {"count": count, "real": real, "single": self.single}
         looks = n_k if self.overlap_threshold else 0
+        sizes = {"looks": looks, "matrices": matrices, "width": width}
+        n, n_entries = self.pattern.n, self.pattern.n_entries
         return sparse_cost(
-            dissection, n, n_entries, n_wanted, n_pencils, **options, looks=looks, matrices=matrices, width=width
+            dissection, n, n_entries, n_wanted, n_pencils, count=count, real=real, single=single, **sizes
         )
 
 

@@ -143,16 +143,22 @@ class SparseSolver:
         yield from self.over(system, k_points, SparseSolver.solve)
 
     def over(
-        self, system: LCAOSystem, k_points: NDArray, what: Callable[["SparseSolver", Pencil], Found]
+        self,
+        system: LCAOSystem,
+        k_points: NDArray,
+        what: Callable[["SparseSolver", Pencil], Found],
+        n_counts: int = 0,
     ) -> Iterator[list[Found]]:
         """What a function of a module finds, at every k-point for every spin, over the processes.
+
+        Where it only counts, `n_counts` tells how often at most; in single precision.
 
         Raises
         ------
         WorkerError
             If a process ends from outside.
         """
-        self._admit(system, len(k_points))
+        self._admit(system, len(k_points), n_counts)
         problem = self.problem(system)
         solver = self._with(single=problem.single)  # other processes do as this one
         dropped: list[tuple[float, int, int]] = []
@@ -164,7 +170,7 @@ class SparseSolver:
                 warn_of(dropped, k_points, system.n_orbitals, problem.overlap_threshold)
             yield found
 
-    def _admit(self, system: LCAOSystem, n_k: int) -> None:
+    def _admit(self, system: LCAOSystem, n_k: int, n_counts: int) -> None:
         """Tell what it will cost, and refuse what does not fit in memory.
 
         Raises
@@ -176,7 +182,10 @@ class SparseSolver:
         free, at_once = available_memory(), min(self.processes, max(n_k, 1))
         for single in (False, True) if self.single is None else (self.single,):
             problem.single = single
-            cost = problem.cost(self.wanted(n), n_k, count=self.count)
+            if n_counts:
+                cost = problem.cost_of_counts(n_counts, n_k)
+            else:
+                cost = problem.cost(self.wanted(n), n_k, count=self.count)
             if at_once * cost.bytes <= free:
                 break
         else:
@@ -187,11 +196,11 @@ class SparseSolver:
             )
         if cost.seconds > WORTH_TELLING:
             logger.info(
-                "%d orbitals, %d states or more at %d k-points%s: %s",
+                "%d orbitals, %s at %d k-points%s: %s",
                 n,
-                self.wanted(n),
+                f"{n_counts} counts or less" if n_counts else f"{self.wanted(n)} states or more",
                 n_k,
-                ", single precision" if single else "",
+                ", single precision" if single or n_counts else "",
                 cost.describe(),
             )
 
@@ -291,11 +300,15 @@ def pick_between(
         below, up_to = pencil.count(low), pencil.count(high)
         assert below is not None
         assert up_to is not None
-        slices = max(1, -(-(up_to - below) // SLICE))
-        sparse = slices * problem.cost(-(-(up_to - below) // slices), count=False).seconds
-        if dense.seconds < sparse and dense.bytes < available_memory():
+        if dense.seconds < seconds_of_states(problem, up_to - below) and dense.bytes < available_memory():
             return None
     return picked
+
+
+def seconds_of_states(problem: SparseProblem, n_states: int) -> float:
+    """What all states of a window cost at a k-point, in slices."""
+    slices = max(1, -(-n_states // SLICE))
+    return slices * problem.cost(-(-n_states // slices), count=False).seconds
 
 
 def energies_of(
