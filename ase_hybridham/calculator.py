@@ -27,6 +27,7 @@ from ase_hybridham.solve import (
     Solver,
     band_path,
     bands,
+    check_solver,
     default_mesh,
     electrons_of,
     filled,
@@ -172,7 +173,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         self._solver: Solver | None = None  # of _system
         self._moment = 0.0  # known together with the Fermi level
         self._mesh: dict[str, Any] = {}
-        self._warned = False
+        self._warned = self._warned_of_unknown = False
         options = {"smearing": smearing, "width": width, "charge": charge, "overlap_threshold": overlap_threshold}
         super().__init__(atoms=atoms, kpts=kpts, solver=solver, **options)
 
@@ -186,11 +187,12 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         Raises
         ------
         ValueError
-            For an unknown parameter, or k-points that make no sense.
+            For an unknown parameter or solver, or k-points that make no sense.
         """
         unknown = sorted({*kwargs} - {*self.default_parameters})
         if unknown:
             raise ValueError(f"calculator: expected parameters {', '.join(self.default_parameters)}, got {unknown[0]}")
+        check_solver(kwargs.get("solver", "auto"))
         mesh = _mesh_options(kwargs["kpts"]) if "kpts" in kwargs else self._mesh
         if {*kwargs} - {"kpts"} or (mesh is not None and mesh != self._mesh):
             self._fermi_level = None
@@ -203,6 +205,19 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
             self._system = replace(self._system, electrons=self._electrons(self._system.atoms))
         self.results = {}
         return kwargs
+
+    def get_eigenvalues(self, kpt: int = 0, spin: int = 0) -> NDArray[np.float64]:
+        """Energies in eV of a k-point of the mesh; where states were not looked for, which is told, -inf and +inf."""
+        found: NDArray[np.float64] = super().get_eigenvalues(kpt, spin)
+        system = self._system
+        if system is not None and len(found) < system.n_orbitals and not self._warned_of_unknown:
+            self._warned_of_unknown = True
+            warnings.warn(
+                "HybridHamCalculator: states far from the Fermi level were not looked for, and have no energies; "
+                "for ASE's DOS and bandgap use solver='dense', or take solve.density_of_states",
+                stacklevel=2,
+            )
+        return found
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """A property of ASE's list; see `Calculator.get_property`."""

@@ -259,6 +259,8 @@ def _check_fits(data: "DataSet", structures: Mapping[str, "Atoms"], engine: "Eng
 
 
 def _check_split(split: str | None, structures: Mapping[str, "Atoms"], splits: Mapping[str, list[str]]) -> None:
+    if split and "=" in split:
+        raise ValueError(f"--split {split}: expected the name of one split, e.g. {split.split('=')[0] or 'train'}")
     for other, names in splits.items():
         taken = set(names) & set(structures)
         if split and other != split and taken:

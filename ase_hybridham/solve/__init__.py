@@ -22,7 +22,7 @@ from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD, PREDICTED_THRESHOLD
 from ase_hybridham.solve.projection import OrbitalGroups, WeightedBands, fat_bands
 from ase_hybridham.solve.states import Eigensolver, States, states_of
 from ase_hybridham.solve.unfold import SiteMap, unfold
-from ase_hybridham.solve.windowed import Solver, SparseSolver, pick_solver
+from ase_hybridham.solve.windowed import Solver, SparseSolver, check_solver, pick_solver
 
 __all__ = [
     "OVERLAP_THRESHOLD",
@@ -42,6 +42,7 @@ __all__ = [
     "band_errors",
     "band_path",
     "bands",
+    "check_solver",
     "count_electrons",
     "default_mesh",
     "density_of_states",

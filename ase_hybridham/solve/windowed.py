@@ -30,6 +30,7 @@ __all__ = [
     "N_STATES",
     "Solver",
     "SparseSolver",
+    "check_solver",
     "energies_of",
     "pick_between",
     "pick_solver",
@@ -239,6 +240,12 @@ class _AtK(Generic[Found]):
         return found, None if left_out is None else (left_out.smallest, left_out.vectors.shape[1])
 
 
+def check_solver(solver: Solver) -> None:
+    """Refuse what is no solver, as `pick_solver` does."""
+    if not callable(solver) and solver not in ("auto", "dense", "sparse"):
+        raise ValueError(f"solver: expected 'auto', 'dense', 'sparse' or a function, got {solver!r}")
+
+
 def pick_solver(system: LCAOSystem, solver: Solver, overlap_threshold: float | None = None) -> Eigensolver | None:
     """The solver that a word means, None for LAPACK and all states; a solver is what it is.
 
@@ -256,10 +263,9 @@ def pick_solver(system: LCAOSystem, solver: Solver, overlap_threshold: float | N
     """
     if isinstance(solver, SparseSolver):
         return solver.leaving_out(overlap_threshold)
+    check_solver(solver)
     if callable(solver):
         return solver
-    if solver not in ("auto", "dense", "sparse"):
-        raise ValueError(f"solver: expected 'auto', 'dense', 'sparse' or a function, got {solver!r}")
     if solver == "auto":
         return None if system.n_orbitals <= DENSE_ORBITALS else SparseSolver(overlap_threshold=overlap_threshold)
     if solver == "dense":

@@ -135,6 +135,7 @@ def test_bad_input_is_one_line_and_status_2(hybridham, frames, tmp_path):
         ((frames, "-o", out, "--engine", "openmx", "--temperature", 0), "temperature: expected a positive number"),
         ((frames, "-o", tmp_path / "made.h5", "--xc", "pbe"), "was made with xc lda, now pbe"),
         ((frames, "-o", tmp_path / "made.h5", "--split", "val"), "layer-0000 is already in the split train"),
+        ((frames, "-o", tmp_path / "new.h5", "--split", "val=1"), "--split val=1: expected the name of one split"),
     ]:
         status, text, err = hybridham("dft", *words)
         assert (status, text) == (2, ""), message
