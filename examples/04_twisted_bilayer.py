@@ -44,7 +44,7 @@ def main(m: int = 1, n: int = 2, npoints: int = 40) -> None:
     reference = openmx_bands(atoms.cell) if (m, n) == (1, 2) else None
     save_figure(plot_bands(bands, reference, labels=("network", "OpenMX"), window=1.5), "twisted.png")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    print(f"took {time.process_time():.0f} CPU s and {memory:.2f} GB at most, of which 0.6 GB are Python's and PyTorch's")
+    print(f"took {time.process_time():.0f} CPU s and {memory:.2f} GB at most, with 0.6 GB of Python and PyTorch")
 
 
 if __name__ == "__main__":
