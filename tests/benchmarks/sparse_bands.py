@@ -181,7 +181,7 @@ def plan(m: int, single: bool) -> tuple[Cost, float]:
     """What the states of a twisted bilayer cost, and bytes together with H(R) and S(R), which are held twice."""
     atoms = twisted_bilayer(m, m + 1)
     pattern = Pattern.of_pairs(PairList.from_atoms(atoms, RADII), np.full(len(atoms), 13), atoms)
-    cost = sparse_cost(dissect(pattern), pattern.n, pattern.n_entries, N_STATES, single=single, width=8)
+    cost = sparse_cost(dissect(pattern), pattern.n, pattern.n_entries, N_STATES, single=single, looks=1, width=8)
     return cost, cost.bytes + 32 * pattern.n_entries
 
 
