@@ -32,6 +32,10 @@ from ase_hybridham.solve.pattern import BlockMatrix, Pattern
 
 __all__ = ["Multifrontal", "MultifrontalFactor"]
 
+# In single precision less than this is nothing: 1e-11 of rounding, but products of it are denormal numbers, with which
+# a processor is many times slower. Far from its diagonal the factor of an S is full of them.
+TINY = 1e-18
+
 
 @dataclass(frozen=True, eq=False)
 class _Panel:
@@ -224,6 +228,9 @@ def _eliminate(panels: list[NDArray], bounds: NDArray, p: int) -> _Panel:
     coupling = np.take(rows[:, width:].T, order, axis=1).T
     del rows
     coupling = trsm(1.0, triangle, coupling, diag=1, overwrite_b=1)
+    if coupling.dtype.char in "fF":
+        parts = coupling.T.view(np.float32)
+        parts[np.abs(parts) < TINY] = 0.0
     panel = _Panel(triangle, order, *_inverse_of_pivots(d), coupling)
     if coupling.size:
         divided = panel.divide(coupling)

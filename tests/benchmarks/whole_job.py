@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         sigma = timed("where E_F is", lambda: energy_with(pencil, below - 5, below + 5, local_level(system, below)))
         missing, spent = 0, sum(parts.values())
         for k in band_path(atoms, "GMKG", args.npoints).kpts:
-            pencil = timed("H(k) and S(k)", partial(problem.pencil, k))
+            pencil = timed("H(k) and S(k), is S(k) singular", partial(problem.pencil, k))
             timed("factorization", partial(pencil.factor, sigma))
             found = timed("states, with a factorization and two counts", partial(pencil.eigenpairs, args.states, sigma))
             missing += abs(found.n_missing or 0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.linalg import eigh
 
+from ase_hybridham.solve import multifrontal
 from ase_hybridham.solve.dissection import Dissection, dissect
 from ase_hybridham.solve.multifrontal import Multifrontal
 from ase_hybridham.solve.pattern import BlockMatrix, Pattern
@@ -142,3 +143,21 @@ def test_a_singular_matrix_and_numbers_that_are_none_are_refused(make_system, cr
     pattern, dissection = long_cell(make_system, crystal)
     with pytest.raises(np.linalg.LinAlgError, match="pivot"):
         Multifrontal(pattern, dissection).factor(BlockMatrix(pattern, np.full(pattern.n_entries, value)))
+
+
+def test_single_precision_has_no_numbers_whose_products_are_denormal(monkeypatch):
+    """A long cell, far from whose diagonal the factor of S is next to nothing."""
+    _, _, s = operators(repeated("bilayer_graphene_AB", 1, 24, 1))
+    shifted = s.plus_diagonal(-1e-5).astype(np.dtype("complex64"))
+
+    cut = multifrontal.TINY
+
+    def smallest(tiny: float) -> float:
+        monkeypatch.setattr(multifrontal, "TINY", tiny)
+        factor = Multifrontal(s.pattern).factor(shifted)
+        assert factor.negative == 0
+        parts = np.concatenate([np.abs(p.coupling.T.view(np.float32)).ravel() for ps in factor.panels for p in ps])
+        return float(parts[parts > 0].min())
+
+    assert smallest(0.0) < 1e-19
+    assert smallest(cut) >= cut
