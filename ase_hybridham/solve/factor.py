@@ -33,6 +33,9 @@ __all__ = ["Engine", "Factor", "Factorized", "LeftOut", "tries_at"]
 # |A x - b| / |b| of one solution, above which a factorization is not trusted: sigma is next to an eigenvalue, or
 # elements grew. Of 44 counts next to eigenvalues those that were wrong had more than 0.05 in single precision.
 TRUSTED = {"f": 1e-2, "d": 1e-6}
+# In double precision as much is trusted where all else fails: the growth of elements may stay when sigma moves. A count
+# is wrong where a residual is as large as a component of one vector in n.
+AT_LAST = 1e-4
 # Then sigma moves by these, in eV, one after the other, and at last the precision becomes double.
 MOVES = (0.0, 1e-6, 1e-5, 1e-4)
 STIFFNESS = 30.0  # eV, h of the module: as large as elements of H
@@ -146,7 +149,9 @@ class Factor:
     ) -> None:
         self._engine, self._left_out = engine, left_out
         tries = list(tries)
-        for self.sigma, self.single in tries:
+        strict = [TRUSTED["d" if left_out is None and not single else "f"] for _, single in tries]
+        at_last = [(AT_LAST, sigma, False) for sigma, single in tries if not single]
+        for limit, self.sigma, self.single in [*((a, *b) for a, b in zip(strict, tries, strict=True)), *at_last]:
             self._factorized: Factorized | None = None
             self._matrix = shifted(self.sigma)
             try:
@@ -154,11 +159,11 @@ class Factor:
             except LinAlgError:
                 self.residual = np.inf
                 continue
-            if self.residual < TRUSTED["d" if left_out is None and not self.single else "f"]:
+            if self.residual < limit:
                 return
             logger.debug("factorization at %.9f: residual %.1e; sigma moves", self.sigma, self.residual)
         raise LinAlgError(
-            f"sparse factorization at {tries[0][0]:.6f} eV: expected a residual below {TRUSTED['d']:g}, got "
+            f"sparse factorization at {tries[0][0]:.6f} eV: expected a residual below {AT_LAST:g}, got "
             f"{self.residual:.1e}; choose another energy or engine, or leave nearly dependent orbitals out "
             "(overlap_threshold)"
         )

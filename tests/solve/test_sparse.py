@@ -108,6 +108,8 @@ def test_a_factorization_that_solves_wrongly_is_not_trusted(bilayer, monkeypatch
     problem = SparseProblem(bilayer)
     pencil = problem.pencil(GENERAL)
     monkeypatch.setattr(factorization, "TRUSTED", {"f": 0.0, "d": 0.0})
+    assert pencil.factor(0.0).sigma == 0.0  # in double precision, at last
+    monkeypatch.setattr(factorization, "AT_LAST", 0.0)
     with pytest.raises(LinAlgError, match="expected a residual below"):
         pencil.count(0.0)
 
