@@ -173,7 +173,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         self._solver: Solver | None = None  # of _system
         self._moment = 0.0  # known together with the Fermi level
         self._mesh: dict[str, Any] = {}
-        self._warned = self._warned_of_unknown = False
+        self._warned = False
         options = {"smearing": smearing, "width": width, "charge": charge, "overlap_threshold": overlap_threshold}
         super().__init__(atoms=atoms, kpts=kpts, solver=solver, **options)
 
@@ -210,8 +210,7 @@ class HybridHamCalculator(GetOutputsMixin, Calculator):
         """Energies in eV of a k-point of the mesh; where states were not looked for, which is told, -inf and +inf."""
         found: NDArray[np.float64] = super().get_eigenvalues(kpt, spin)
         system = self._system
-        if system is not None and len(found) < system.n_orbitals and not self._warned_of_unknown:
-            self._warned_of_unknown = True
+        if system is not None and len(found) < system.n_orbitals:
             warnings.warn(
                 "HybridHamCalculator: states far from the Fermi level were not looked for, and have no energies; "
                 "for ASE's DOS and bandgap use solver='dense', or take solve.density_of_states",

@@ -18,9 +18,8 @@ from ase.units import Bohr
 from ase_hybridham import HybridHamCalculator
 from ase_hybridham.errors import CheckpointError, FormatError, OverlapError
 from ase_hybridham.io import write_deeph
-from ase_hybridham.solve import SparseSolver, eigenvalues
+from ase_hybridham.solve import eigenvalues
 from ase_hybridham.store import append_systems
-from ase_hybridham.structures import twisted_bilayer
 from ase_hybridham.system import AtomBasis, Basis, GaussianRadial, LCAOSystem, PairBlocks, PairList, Shell
 
 ELECTRONS = 4
@@ -488,23 +487,3 @@ def test_questions_without_atoms_and_senseless_parameters_are_errors():
     atoms.calc = HybridHamCalculator(unknown)
     with pytest.raises(ValueError, match="valence of C is unknown"):
         atoms.calc.get_fermi_level()
-
-
-def test_unknown_solvers_are_refused_at_once():
-    calculator = HybridHamCalculator("graphene-bilayer")
-    for setting in (lambda: calculator.set(solver="lapack"), lambda: HybridHamCalculator(calculator.model, solver=7)):
-        with pytest.raises(ValueError, match="solver: expected 'auto', 'dense', 'sparse' or a function"):
-            setting()
-    assert calculator.parameters.solver == "auto"
-
-
-def test_states_that_were_not_looked_for_are_told_of_once():
-    atoms = twisted_bilayer(1, 2)
-    atoms.calc = HybridHamCalculator("graphene-bilayer", kpts=(1, 1, 1), solver=SparseSolver(8))
-    with pytest.warns(UserWarning, match="were not looked for"):
-        assert len(atoms.calc.get_eigenvalues()) < 100
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        atoms.calc.get_eigenvalues()
-        atoms.calc.set(solver="dense")
-        assert len(atoms.calc.get_eigenvalues()) == 364

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from ase_hybridham.solve.counted_dos import bin_edges, counts_are_cheaper, states_below
 from ase_hybridham.solve.dense import eigenvalues
 from ase_hybridham.solve.fermi import k_mesh, mesh_density, mesh_or_given
-from ase_hybridham.solve.occupations import Smearing, check_smearing, smeared_delta, spin_degeneracy
+from ase_hybridham.solve.occupations import Smearing, check_width, smeared_delta, spin_degeneracy
 from ase_hybridham.solve.pencil import OVERLAP_THRESHOLD
 from ase_hybridham.solve.projection import OrbitalGroups
 from ase_hybridham.solve.states import states_of
@@ -81,9 +81,7 @@ def density_of_states(
     groups = OrbitalGroups.of(system, by, labels)
     k, w = mesh_or_given(system, k_points, weights, density)
     found = np.zeros((len(system.hamiltonian) or 1, len(groups.infos), len(grid)))
-    check_smearing(smearing)
-    if not width > 0:
-        raise ValueError(f"smearing: expected a width > 0 eV, got {width}")
+    check_width(width, smearing)
     reach = REACH[smearing] * width
     edges = grid[0] - reach, grid[-1] + reach
     if solver == "counts" and by:

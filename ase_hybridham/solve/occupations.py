@@ -8,7 +8,16 @@ from scipy.special import erfc, expit
 
 from ase_hybridham.system import LCAOSystem
 
-__all__ = ["WIDTH", "Smearing", "check_smearing", "find_fermi_level", "occupations", "smeared_delta", "spin_degeneracy"]
+__all__ = [
+    "WIDTH",
+    "Smearing",
+    "check_smearing",
+    "check_width",
+    "find_fermi_level",
+    "occupations",
+    "smeared_delta",
+    "spin_degeneracy",
+]
 
 Smearing = Literal["fermi-dirac", "gaussian"]
 
@@ -48,9 +57,7 @@ def smeared_delta(
     width : float
         eV: exp(-(x / width)^2) / (sqrt(pi) width), as in `ase.dft.dos.DOS`, or sech^2(x / 2 width) / 4 width.
     """
-    check_smearing(smearing)
-    if not (np.isfinite(width) and width > 0):
-        raise ValueError(f"smearing: expected a width > 0 eV, got {width}")
+    check_width(width, smearing)
     x = (np.asarray(grid, dtype=np.float64) - np.asarray(energies, dtype=np.float64)) / width
     if smearing == "gaussian":
         return np.exp(-(x**2)) / (np.sqrt(np.pi) * width)
@@ -62,6 +69,13 @@ def check_smearing(smearing: str) -> None:
     """ValueError for an unknown one."""
     if smearing not in ("fermi-dirac", "gaussian"):
         raise ValueError(f"smearing: expected 'fermi-dirac' or 'gaussian', got {smearing!r}")
+
+
+def check_width(width: float, smearing: str) -> None:
+    """ValueError for one that does not smear, or an unknown smearing."""
+    check_smearing(smearing)
+    if not (np.isfinite(width) and width > 0):
+        raise ValueError(f"smearing: expected a width > 0 eV, got {width}")
 
 
 def find_fermi_level(
